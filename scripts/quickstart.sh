@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The whole path with the bundled tiny models: data, training, evaluation, one image. Prints each command
+# as it runs it; they are the ones to type for models and data of your own. Run it by `make quickstart`.
+set -euo pipefail
+
+out=${1:-quickstart}
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+run() {
+  printf '\n$'
+  printf ' %q' "$@"
+  printf '\n'
+  "$@"
+}
+
+rm -rf "$out"
+
+run modified-lisa scenes "$out/scenes" --train 300 --val 50 --test 50 --seed 1
+
+run accelerate launch --num_processes 1 scripts/train_new2.py \
+  --vlm_name tiny --sam_name tiny --use_vlm_vision --dtype fp32 --no_quantization \
+  --data_dir "$out/scenes" --epochs 3 --batch_size 8 --lr 1e-3 --warmup_steps 20 \
+  --output_dir "$out/outputs" --checkpoint_dir "$out/checkpoints"
+
+best=$(find "$out/checkpoints" -name 'best_model_epoch_*.pt' | sort -V | tail -n 1)
+
+run modified-lisa evaluate "$best" --data_dir "$out/scenes" --split test --output_dir "$out/evaluation"
+
+image=$(find "$out/scenes/test" -name '*.jpg' | sort | head -n 1)
+query=$(python -c 'import json, sys; print(json.load(open(sys.argv[1], encoding="utf-8"))["text"][0])' "${image%.jpg}.json")
+
+run modified-lisa segment "$image" "$query" --checkpoint "$best" --out "$out/overlay.png"
+
+cat <<END
+
+Done. Where to look:
+  $out/overlay.png               the image of the last command with its answer drawn on it
+  $out/evaluation/               test metrics (JSON) and a sheet: image, query, truth, prediction
+  $out/outputs/                  curves, sheets and metrics of each epoch, training_history.json
+  $out/scenes/                   the generated data, in the layout of ReasonSeg
+  $best   the trained weights
+END

@@ -1,0 +1,207 @@
+"""The ``modified-lisa`` command: which subcommands there are, their arguments, and what errors look like.
+
+Nothing heavy is imported here, so that ``--help`` answers at once; `commands` does the work.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from modified_lisa import __version__
+from modified_lisa.config import DTYPES
+from modified_lisa.errors import ModifiedLISAError
+from modified_lisa.training.arguments import add_arguments as add_training_arguments
+
+__all__ = ["build_parser", "main"]
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (None: this process's own) and return the exit status.
+
+    0: done. 2: something the user can put right, said in one message. 130: interrupted. 141: whoever read
+    the output has stopped reading. Any other exception is a bug in this package and shows its traceback.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except ModifiedLISAError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("modified-lisa: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more as it ends; give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}")  # a path given that cannot be read or written
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"modified-lisa: error: {message}", file=sys.stderr)
+    return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command; ``run`` in its result is what to call with the result."""
+    parser = argparse.ArgumentParser(
+        prog="modified-lisa",
+        description="Reasoning segmentation: an image and a question in plain words go in, a mask comes out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"modified-lisa {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_segment, _add_scenes, _add_train, _add_evaluate):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction", name: str, text: str, **more: str
+) -> argparse.ArgumentParser:
+    """A subcommand that is carried out by the function of its name in `commands`."""
+
+    def run(arguments: argparse.Namespace) -> None:
+        from modified_lisa.apps import commands as heavy
+
+        getattr(heavy, name)(arguments)
+
+    added: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False, **more
+    )
+    added.set_defaults(run=run)
+    return added
+
+
+def _add_segment(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "segment",
+        "answer a query about an image with a mask",
+        epilog="Example: modified-lisa segment photo.jpg 'what to sit on' --out overlay.png",
+    )
+    parser.add_argument("image", metavar="IMAGE", help="an image file, of any mode and size")
+    parser.add_argument(
+        "query", metavar="QUERY", help="what to segment, in words; each <SEG> in it gives a mask"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="PATH",
+        help="where to write the answer: .png or .jpg draws it on the image, .npz holds the masks, .json"
+        " everything (default: IMAGE's name with _overlay.png, in the current folder; none with --json)",
+    )
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        type=_json_path,
+        metavar="PATH",
+        help="write the masks, scores, boxes and polygons as JSON; without PATH, to the standard output and"
+        " nothing else there. Put it after IMAGE and QUERY.",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.0,
+        metavar="LOGIT",
+        help="a pixel is in the mask if its logit is above this; higher gives smaller masks (default: 0)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help="a .pt file of the training or a folder of save_pretrained (default: the bundled tiny model)",
+    )
+    _add_model_options(parser)
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(commands, "evaluate", "measure a checkpoint on a split of a data folder")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a .pt file of the training, a folder of save_pretrained, or tiny",
+    )
+    parser.add_argument(
+        "--data_dir", default=".", metavar="DIR", help="folder that holds the split (default: .)"
+    )
+    parser.add_argument(
+        "--split", default="val", metavar="NAME", help="folder in DIR to measure on (default: val)"
+    )
+    parser.add_argument(
+        "--output_dir",
+        metavar="DIR",
+        help="where to write the metrics (JSON) and a sheet of overlays (default: nothing is written)",
+    )
+    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="images at once (default: 1)")
+    parser.add_argument(
+        "--max_samples", type=int, metavar="N", help="only the first N samples (default: all)"
+    )
+    parser.add_argument(
+        "--num_workers", type=int, default=0, metavar="N", help="processes that prepare batches (default: 0)"
+    )
+    parser.add_argument(
+        "--skip_bad_samples", action="store_true", help="go on without broken samples instead of listing them"
+    )
+    _add_model_options(parser)
+
+
+def _add_scenes(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands, "scenes", "generate synthetic scenes with queries, in the layout of ReasonSeg"
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to make; train/, val/ and test/ come into it")
+    for split, number in (("train", 1000), ("val", 100), ("test", 100)):
+        parser.add_argument(
+            f"--{split}",
+            type=int,
+            default=number,
+            metavar="N",
+            help=f"scenes in {split}/ (default: {number})",
+        )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the same seed, the same bytes (default: 0)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--overwrite", action="store_true", help="replace scenes that are already in OUT")
+
+
+def _add_train(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "train",
+        "train on a data folder; the same as scripts/train_new2.py",
+        epilog="On several GPUs: accelerate launch scripts/train_new2.py, with the same arguments.",
+    )
+    add_training_arguments(parser)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model", "what to replace in the checkpoint's own configuration")
+    group.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)"
+    )
+    group.add_argument("--vlm_name", metavar="NAME", help="where the VLM is: a hub name or a folder")
+    group.add_argument("--sam_name", metavar="NAME", help="where the SAM is: a hub name or a folder")
+    group.add_argument("--dtype", choices=DTYPES, help="precision of the frozen parts")
+    group.add_argument(
+        "--no_quantization", action="store_true", help="load the language model without 4-bit weights"
+    )
+
+
+def _json_path(text: str) -> str:
+    if text != "-" and not text.lower().endswith(".json"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not end in .json; to print the JSON, put --json after IMAGE and QUERY"
+        )
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What each subcommand of ``modified-lisa`` does. Heavy libraries are imported where they are needed."""
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["evaluate", "scenes", "segment", "train"]
+
+
+def segment(arguments: argparse.Namespace) -> None:
+    """Segment one image; print what was written and what was found, or nothing but the JSON."""
+    from modified_lisa.images import read_image
+    from modified_lisa.inference.segmentation import check_ending
+    from modified_lisa.prompts import with_seg
+
+    outputs = [Path(path) for path in (arguments.out, arguments.json) if path not in (None, "-")]
+    if not outputs and arguments.json is None:
+        outputs = [Path(f"{Path(arguments.image).stem}_overlay.png")]
+    # All that can be wrong with the words typed is found before a model is loaded, which may take minutes.
+    for path in outputs:
+        check_ending(path)
+    with_seg(arguments.query)
+    image = read_image(arguments.image)
+
+    from modified_lisa.inference.segmenter import Segmenter
+
+    to_stdout = arguments.json == "-"
+    # Whatever a library prints while it loads must not get into the JSON.
+    with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
+        segmenter = Segmenter.from_pretrained(
+            arguments.checkpoint, device=arguments.device, **_model_overrides(arguments)
+        )
+        result = segmenter.segment(image, arguments.query, threshold=arguments.threshold)
+        for path in outputs:
+            print(f"wrote {result.save(path)}")
+        for index, mask in enumerate(result.to_dict()["masks"], start=1):
+            print(f"mask {index}: score {mask['score']:.2f}, covers {mask['share']:.1%} of the image")
+    if to_stdout:
+        print(json.dumps(result.to_dict(), ensure_ascii=False))
+
+
+def _model_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ModelConfig that were given on the command line."""
+    given = {name: getattr(arguments, name) for name in ("vlm_name", "sam_name", "dtype")}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    if arguments.no_quantization:
+        overrides["quantize"] = False
+    return overrides

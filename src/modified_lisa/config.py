@@ -1,0 +1,167 @@
+"""What a model and a training run are made from: small frozen dataclasses, checked as they are made.
+
+No torch here: ``modified-lisa --help`` reads this file and answers at once.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from modified_lisa.errors import ConfigError
+
+__all__ = [
+    "BRIDGES",
+    "DTYPES",
+    "SEG_STATES",
+    "VISION_SOURCES",
+    "LossWeights",
+    "ModelConfig",
+    "TrainingConfig",
+]
+
+VISION_SOURCES = ("vlm", "sam", "dual")
+DTYPES = ("bf16", "fp16", "fp32")
+BRIDGES = ("pyramid", "linear")
+SEG_STATES = ("at", "before")
+
+
+def _choice(flag: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{flag} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def _at_least(flag: str, value: float, low: float, *, above: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise ConfigError(f"{flag} is {value!r}; it must be a number")
+    if value < low or (above and value == low):
+        raise ConfigError(f"{flag} is {value!r}; it must be {'above' if above else 'at least'} {low:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which parts a model is built from, in which precision, and which of them train."""
+
+    vlm_name: str = "llava-hf/llava-1.5-7b-hf"
+    """Hub name or local folder of a LLaVA, or ``tiny`` for the bundled one."""
+    sam_name: str = "facebook/sam-vit-base"
+    """Hub name or local folder of a SAM, or ``tiny`` for the bundled one."""
+    vision_source: str = "vlm"
+    """Whose encoder sees the image: ``vlm``, ``sam``, or ``dual`` for both, as in the original LISA."""
+    dtype: str = "bf16"
+    """Precision of the frozen parts; what trains, the mask decoder and the losses are always fp32."""
+    quantize: bool = True
+    """Load the language model's linear layers in 4 bit (NF4, double quantisation)."""
+    bridge: str = "pyramid"
+    """Design of the bridge from vision features to SAM's embedding (``vlm`` only)."""
+    bridge_layers: tuple[int, ...] | None = None
+    """Encoder layers that the bridge reads, as indices into the hidden states; None: the design's default."""
+    seg_state: str = "at"
+    """Which hidden state becomes the mask: ``at`` the <SEG> token, or ``before`` it (published LISA)."""
+    train_mask_decoder: bool = False
+    train_projector: bool = False
+    lora_r: int = 0
+    """Rank of LoRA on the language model's q_proj and v_proj; 0: none."""
+    lora_alpha: float | None = None
+    """Scale of LoRA; None: twice the rank."""
+    lora_dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        _choice("vision_source", self.vision_source, VISION_SOURCES)
+        _choice("--dtype", self.dtype, DTYPES)
+        _choice("--bridge", self.bridge, BRIDGES)
+        _choice("seg_state", self.seg_state, SEG_STATES)
+        _at_least("--lora_r", self.lora_r, 0)
+        _at_least("--lora_dropout", self.lora_dropout, 0)
+        if self.lora_dropout >= 1:
+            raise ConfigError(f"--lora_dropout is {self.lora_dropout!r}; it must be below 1")
+        if self.lora_alpha is not None:
+            _at_least("--lora_alpha", self.lora_alpha, 0, above=True)
+        for flag, name in (("--vlm_name", self.vlm_name), ("--sam_name", self.sam_name)):
+            if not isinstance(name, str) or not name.strip():
+                raise ConfigError(f"{flag} is {name!r}; give a hub name, a folder, or 'tiny'")
+        if self.bridge_layers is not None:
+            if not self.bridge_layers:
+                raise ConfigError("--bridge_layers is empty; name at least one layer, or leave it out")
+            if len(set(self.bridge_layers)) != len(self.bridge_layers):
+                raise ConfigError(f"--bridge_layers names a layer twice: {self.bridge_layers}")
+            if self.vision_source != "vlm":
+                raise ConfigError(
+                    f"--bridge_layers is for the 'vlm' vision source; this model's is {self.vision_source!r}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for JSON and for checkpoints."""
+        values = dataclasses.asdict(self)
+        if self.bridge_layers is not None:
+            values["bridge_layers"] = list(self.bridge_layers)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The inverse of `to_dict`; an unknown key is a ConfigError."""
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"unknown model option(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            )
+        values = dict(values)
+        if values.get("bridge_layers") is not None:
+            values["bridge_layers"] = tuple(int(layer) for layer in values["bridge_layers"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Total = bce_weight * BCE + dice_weight * Dice + iou_weight * IoU."""
+
+    bce: float = 1.0
+    dice: float = 1.0
+    iou: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("bce", "dice", "iou"):
+            _at_least(f"--{name}_weight", getattr(self, name), 0)
+        if self.bce == self.dice == self.iou == 0:
+            raise ConfigError(
+                "--bce_weight, --dice_weight and --iou_weight are all 0: nothing would be learned"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One training run. Names and defaults are those of the command line."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+    data_dir: str = "."
+    max_train_samples: int | None = None
+    max_val_samples: int | None = None
+    skip_bad_samples: bool = False
+    epochs: int = 20
+    batch_size: int = 1
+    gradient_accumulation_steps: int = 1
+    lr: float = 3e-4
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0
+    """Largest norm of the gradient; 0: no clipping."""
+    warmup_steps: int = 100
+    output_dir: str = "outputs"
+    checkpoint_dir: str = "checkpoints"
+    save_every: int = 1
+    seed: int = 42
+    num_workers: int = 0
+    resume: str | None = None
+    """A checkpoint_epoch_N.pt to go on from, or 'latest' for the newest one in checkpoint_dir."""
+    log_with: str | None = None
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "gradient_accumulation_steps", "save_every"):
+            _at_least(f"--{name}", getattr(self, name), 1)
+        for name in ("max_train_samples", "max_val_samples"):
+            if getattr(self, name) is not None:
+                _at_least(f"--{name}", getattr(self, name), 1)
+        for name in ("weight_decay", "grad_clip", "warmup_steps", "num_workers", "seed"):
+            _at_least(f"--{name}", getattr(self, name), 0)
+        _at_least("--lr", self.lr, 0, above=True)

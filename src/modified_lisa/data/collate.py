@@ -1,0 +1,137 @@
+"""Samples -> batches, in this process or in workers."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from modified_lisa.data.sample import Sample
+from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
+
+__all__ = ["Batch", "Collator", "SampleSource", "load_batches"]
+
+GRID = 256
+"""Side of the square grid of the mask decoder's logits."""
+
+
+class SampleSource(Protocol):
+    """What `load_batches` reads from: `ReasonSegDataset`, or anything like it that pickles."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples, one mask each."""
+
+    inputs: Any
+    """`ModelInputs` of the B images and texts."""
+    targets: list[torch.Tensor]
+    """uint8 (H, W) each, on the user's image: 0, 1, and 255 for ignored pixels."""
+    grid_target: torch.Tensor
+    """float32 (B, 256, 256) on the model's square: the share of target in each cell, 0 to 1."""
+    grid_valid: torch.Tensor
+    """float32 (B, 256, 256): the share of each cell that counts; 0 in padding and in ignored regions."""
+    names: list[str]
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with every tensor on ``device``."""
+        return Batch(
+            inputs=self.inputs.to(device),
+            targets=[target.to(device) for target in self.targets],
+            grid_target=self.grid_target.to(device),
+            grid_valid=self.grid_valid.to(device),
+            names=self.names,
+            texts=self.texts,
+        )
+
+
+class Collator:
+    """``collator(samples)`` -> `Batch`. Pickles if the processor does."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Raises DataError for a text that the processor refuses or that asks for several masks."""
+        names = [sample.name for sample in samples]
+        texts = [sample.text for sample in samples]
+        try:
+            inputs = self.processor([sample.image for sample in samples], texts)
+        except ConfigError as error:
+            raise DataError(f"{', '.join(names)}: {error}") from error
+        for sample, count in zip(samples, inputs.seg_counts, strict=True):
+            if count != 1:
+                raise DataError(
+                    f"{sample.name}: the text {sample.text!r} holds {count} <SEG> and the annotation one mask; "
+                    "leave one <SEG> in the text, or none (it is appended)"
+                )
+        targets = [torch.from_numpy(sample.target) for sample in samples]
+        pairs = [
+            frame.target_to_grid(target, GRID) for frame, target in zip(inputs.frames, targets, strict=True)
+        ]
+        return Batch(
+            inputs=inputs,
+            targets=targets,
+            grid_target=torch.stack([target for target, _ in pairs]),
+            grid_valid=torch.stack([valid for _, valid in pairs]),
+            names=names,
+            texts=texts,
+        )
+
+
+def load_batches(
+    samples: SampleSource, batches: Sequence[Sequence[int]], collator: Collator, *, num_workers: int = 0
+) -> Iterator[Batch]:
+    """Yield the batches with these indices, in this order, prepared by ``num_workers`` processes.
+
+    An error of this package reaches the caller as it was raised, also out of a worker.
+    """
+    loader = DataLoader(
+        _Prepared(samples, batches, collator),
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_ignore_interrupts,
+        # Without one, every loader would draw a number from the global random state.
+        generator=torch.Generator().manual_seed(0),
+    )
+    for batch in loader:
+        if isinstance(batch, ModifiedLISAError):
+            raise batch
+        yield batch
+
+
+class _Prepared(Dataset[Any]):
+    """One item = one batch; an error is handed over as a value, since torch wraps those that workers raise."""
+
+    def __init__(
+        self, samples: SampleSource, batches: Sequence[Sequence[int]], collator: Collator
+    ) -> None:
+        self.samples, self.batches, self.collator = samples, batches, collator
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch | ModifiedLISAError:
+        try:
+            return self.collator([self.samples[number] for number in self.batches[index]])
+        except ModifiedLISAError as error:
+            return error
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is answered once, by the main process

@@ -1,0 +1,115 @@
+"""Two frames and the way between them.
+
+- the user's image: ``(height, width)`` pixels;
+- the model's square: the image scaled so that its longest side fills the square, in the upper left corner,
+  padded to the right and below. Nothing is ever cropped.
+
+Both encoders and the mask decoder see the same square at different resolutions, so a place in one is the
+same fraction of the side in all of them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from modified_lisa.errors import ImageError
+
+__all__ = ["IGNORE", "Frame"]
+
+IGNORE = 255
+"""Label of pixels that count for nothing."""
+
+_FINE_SIDE = 1024
+"""Side of the square at which masks are cut out of their padding, as in SAM's post-processing."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an image of ``height`` x ``width`` pixels lies in the model's square."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ImageError(f"an image of {self.height} x {self.width} pixels has no pixels")
+
+    def content(self, side: int) -> tuple[int, int]:
+        """Height and width that the image takes in a square of ``side`` pixels (SAM's rounding)."""
+        scale = side / max(self.height, self.width)
+        return max(1, int(self.height * scale + 0.5)), max(1, int(self.width * scale + 0.5))
+
+    def to_square(
+        self,
+        image: torch.Tensor,
+        side: int,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        interpolation: str = "bilinear",
+    ) -> torch.Tensor:
+        """Resize, normalise and pad an image for an encoder.
+
+        Args:
+            image: uint8 (height, width, 3), RGB.
+            side: pixels of the encoder's square input.
+            mean, std: of each channel, for values in 0..1; the padding is the mean, that is 0.
+            interpolation: ``bilinear`` (SAM) or ``bicubic`` (CLIP), both with antialiasing, as PIL's are.
+
+        Returns:
+            float32 (3, side, side).
+
+        The resize is done here and in 8 bits so that a mask does not depend on which image library
+        transformers happens to find.
+        """
+        if image.shape != (self.height, self.width, 3) or image.dtype != torch.uint8:
+            raise ImageError(
+                f"got an image of {image.dtype} {tuple(image.shape)}; "
+                f"expected uint8 ({self.height}, {self.width}, 3)"
+            )
+        height, width = self.content(side)
+        pixels = image.permute(2, 0, 1)[None]
+        if (height, width) != (self.height, self.width):
+            pixels = F.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
+        pixels = pixels[0].float().div_(255)
+        pixels = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        return F.pad(pixels, (0, side - width, 0, side - height))
+
+    def target_to_grid(self, target: torch.Tensor, side: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+        """A label map as soft targets on the mask decoder's square grid, by averaging areas.
+
+        Args:
+            target: uint8 (height, width) with 0, 1, and 255 for ignored pixels.
+            side: cells of the grid's side; divides 1024.
+
+        Returns:
+            target float32 (side, side): the share of target among a cell's counted pixels, in 0..1;
+            weight float32 (side, side): the share of counted pixels, 0 in padding and in ignored regions.
+        """
+        if target.shape != (self.height, self.width):
+            raise ImageError(
+                f"the label map is {tuple(target.shape)} and the image {(self.height, self.width)}; "
+                "they must have the same size"
+            )
+        planes = torch.stack((target == 1, target != IGNORE)).float()[None]
+        height, width = self.content(_FINE_SIDE)
+        planes = F.interpolate(planes, (height, width), mode="area")
+        planes = F.pad(planes, (0, _FINE_SIDE - width, 0, _FINE_SIDE - height))
+        hit, weight = F.avg_pool2d(planes, _FINE_SIDE // side)[0]
+        return torch.where(weight > 0, hit / weight.clamp(min=1e-12), torch.zeros(())).clamp(max=1.0), weight
+
+    def mask_to_image(self, logits: torch.Tensor) -> torch.Tensor:
+        """Mask logits (N, side, side) of the model's square as logits (N, height, width) of the user's image.
+
+        SAM's post-processing: enlarge to 1024 x 1024, cut the padding off, resize to the image; bilinear.
+        Positive means inside the mask.
+        """
+        if logits.ndim != 3 or logits.shape[1] != logits.shape[2]:
+            raise ImageError(f"got mask logits of shape {tuple(logits.shape)}; expected (N, side, side)")
+        if not len(logits):
+            return logits.new_zeros((0, self.height, self.width))
+        height, width = self.content(_FINE_SIDE)
+        fine = F.interpolate(logits[:, None], (_FINE_SIDE, _FINE_SIDE), mode="bilinear", align_corners=False)
+        fine = fine[..., :height, :width]
+        return F.interpolate(fine, (self.height, self.width), mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,1 @@
+"""The model: vision source, bridge, language model, mask head. Start with `lisa.py`."""

@@ -1,0 +1,138 @@
+"""Bridges between the two worlds of features.
+
+- `PyramidBridge`, `LinearBridge`: a VLM encoder's patch features -> the image embedding of SAM's decoder;
+- `TokenBridge`: SAM's features -> the patch tokens that the VLM's projector expects.
+
+Shapes: B images, L layers, P = p*p patches (24*24 for CLIP-L/14 at 336), Dv the encoder's width, C the
+channels of SAM's embedding (256), h = w its side (64). All bridges are trained, and so fp32.
+
+To compare another design, write a module with the signature of `LinearBridge`, name it in `BRIDGES` here
+and in `config.BRIDGES`, and give ``--bridge NAME``.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+__all__ = ["BRIDGES", "LinearBridge", "PyramidBridge", "TokenBridge", "default_layers"]
+
+
+def default_layers(bridge: str, feature_layer: int) -> tuple[int, ...]:
+    """Hidden states that a bridge reads where the configuration leaves it open.
+
+    Args:
+        feature_layer: the one that the language model reads, as an absolute index (23 of CLIP-L's 24).
+
+    ``pyramid`` adds evenly spaced shallower layers: deep ones know what, shallow ones know where.
+    """
+    if bridge == "linear":
+        return (feature_layer,)
+    return tuple(sorted({max(1, round(feature_layer * share)) for share in (0.25, 0.5, 0.75, 1.0)}))
+
+
+def _grid(features: torch.Tensor) -> torch.Tensor:
+    """(B, P, D) in row order -> (B, D, p, p)."""
+    batch, patches, width = features.shape
+    side = math.isqrt(patches)
+    return features.transpose(1, 2).reshape(batch, width, side, side)
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (B, C, h, w), as SAM's neck ends with."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _Refine(nn.Module):
+    """A residual depthwise block (ConvNeXt, Liu et al. 2022): sharpens what interpolation has smeared."""
+
+    def __init__(self, channels: int, kernel: int = 5) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = _ChannelNorm(channels)
+        self.mix = nn.Sequential(
+            nn.Conv2d(channels, 2 * channels, 1), nn.GELU(), nn.Conv2d(2 * channels, channels, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.mix(self.norm(self.spatial(x)))
+
+
+class LinearBridge(nn.Module):
+    """The plain one: layers side by side, one linear map, bilinear to SAM's grid. A baseline."""
+
+    def __init__(self, layers: int, width: int, channels: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.project = nn.Linear(layers * width, channels)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """L tensors (B, P, Dv) -> (B, C, side, side)."""
+        joined = torch.cat([norm(x) for norm, x in zip(self.norms, features, strict=True)], dim=-1)
+        grid = _grid(self.project(joined))
+        return F.interpolate(grid, (self.side, self.side), mode="bilinear", align_corners=False)
+
+
+class PyramidBridge(nn.Module):
+    """Several layers, each normalised and projected, added; refined before and after the enlargement.
+
+    Ends with a LayerNorm over channels, as SAM's own neck does, so that the frozen mask decoder meets
+    values of the size that it was trained on.
+    """
+
+    def __init__(self, layers: int, width: int, channels: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
+        self.projects = nn.ModuleList(nn.Linear(width, channels) for _ in range(layers))
+        self.coarse = _Refine(channels, kernel=3)
+        self.fine = nn.Sequential(_Refine(channels), _Refine(channels))
+        self.norm = _ChannelNorm(channels)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """L tensors (B, P, Dv) -> (B, C, side, side)."""
+        parts = zip(self.norms, self.projects, features, strict=True)
+        grid = self.coarse(_grid(torch.stack([project(norm(x)) for norm, project, x in parts]).sum(dim=0)))
+        grid = F.interpolate(grid, (self.side, self.side), mode="bilinear", align_corners=False)
+        return self.norm(self.fine(grid))
+
+
+class TokenBridge(nn.Module):
+    """SAM's features as the patch tokens of the VLM's encoder.
+
+    Takes the deepest hidden state (B, h, w, Ds) and the embedding (B, C, h, w) of SAM's encoder, averages
+    each over the cells of the p x p grid, and projects both to (B, P, Dv). The values end normalised with a
+    trained scale, because the frozen projector behind it was trained on one scale only.
+    """
+
+    def __init__(self, width: int, channels: int, patches: int, out_width: int) -> None:
+        super().__init__()
+        self.side = math.isqrt(patches)
+        self.norm_hidden = nn.LayerNorm(width)
+        self.norm_embedding = nn.LayerNorm(channels)
+        self.expand = nn.Linear(width + channels, out_width)
+        self.mix = nn.Sequential(
+            nn.LayerNorm(out_width),
+            nn.Linear(out_width, out_width),
+            nn.GELU(),
+            nn.Linear(out_width, out_width),
+        )
+        self.norm = nn.LayerNorm(out_width)
+
+    def forward(self, hidden: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """-> (B, P, Dv), patches in row order."""
+        pooled = [F.adaptive_avg_pool2d(x, self.side) for x in (hidden.permute(0, 3, 1, 2), embedding)]
+        tokens, from_neck = (x.flatten(2).transpose(1, 2) for x in pooled)
+        joined = self.expand(torch.cat((self.norm_hidden(tokens), self.norm_embedding(from_neck)), dim=-1))
+        return self.norm(joined + self.mix(joined))
+
+
+BRIDGES: dict[str, type[LinearBridge] | type[PyramidBridge]] = {
+    "pyramid": PyramidBridge,
+    "linear": LinearBridge,
+}

@@ -1,0 +1,281 @@
+"""ModifiedLISA: start reading here.
+
+image -> vision source -> tokens for the language model, embedding for the mask decoder
+text  -> language model -> hidden state at <SEG> -> seg projection -> mask decoder -> mask
+
+Shapes: B images, T tokens, N masks in all (one per ``<SEG>``), P patch tokens, Dl the language model's
+width, C and h = w channels and side of SAM's embedding (256, 64), so that a mask is (4h, 4w) = (256, 256).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modified_lisa.config import ModelConfig
+from modified_lisa.errors import ConfigError
+from modified_lisa.images import ImageSource
+from modified_lisa.model import checkpoint, loading
+from modified_lisa.model.adapters import add_lora
+from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
+from modified_lisa.model.mask_head import MaskHead, SegProjection
+from modified_lisa.model.processor import ModelInputs
+from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
+from modified_lisa.tokens import SegEmbedding, initial_seg_row
+
+__all__ = ["ModifiedLISA"]
+
+
+class ModifiedLISA(nn.Module):
+    """Reasoning segmentation with one image encoding (LISA, Lai et al. 2023, with a shared encoder).
+
+    Args:
+        vlm_name: hub name or local folder of a LLaVA, or ``tiny``.
+        sam_name: hub name or local folder of a SAM, or ``tiny``.
+        use_vlm_vision_encoder: True: the VLM's encoder feeds both; False: SAM's does.
+        dtype: ``bf16``, ``fp16`` or ``fp32`` for the frozen parts; what trains is fp32.
+        quantize: load the language model's linear layers in 4 bit.
+        vision_source: ``vlm``, ``sam`` or ``dual``, instead of ``use_vlm_vision_encoder``.
+        device: where to put it; None: a GPU if there is one.
+        options: any other field of `ModelConfig`.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        ModelLoadError: a model that cannot be found or is of another kind.
+    """
+
+    def __init__(
+        self,
+        vlm_name: str = ModelConfig.vlm_name,
+        sam_name: str = ModelConfig.sam_name,
+        use_vlm_vision_encoder: bool = True,
+        dtype: str = "bf16",
+        quantize: bool = True,
+        *,
+        vision_source: str | None = None,
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        source = vision_source or ("vlm" if use_vlm_vision_encoder else "sam")
+        self.config = ModelConfig.from_dict(
+            {
+                "vlm_name": vlm_name,
+                "sam_name": sam_name,
+                "vision_source": source,
+                "dtype": dtype,
+                "quantize": quantize,
+                **options,
+            }
+        )
+        target = torch.device(device) if device is not None else loading.default_device()
+        self.processor = loading.build_processor(self.config)
+        vlm = loading.load_vlm(self.config, target)
+        sam = loading.load_sam(self.config)
+
+        self.language_model = vlm.model.language_model
+        self.projector = vlm.model.multi_modal_projector
+        self.mask_head = MaskHead(sam)
+        if self.mask_head.side != 64:
+            raise ConfigError(
+                f"{sam_name}: SAM's embedding is {self.mask_head.side} cells wide; it must be 64"
+            )
+        self.vision = _vision_source(self.config, vlm, sam, self.mask_head)
+        width = int(vlm.config.text_config.hidden_size)
+        self.seg_embedding = SegEmbedding(
+            initial_seg_row(self.processor.tokenizer, self.language_model.get_input_embeddings())
+        )
+        self.seg_projection = SegProjection(width, self.mask_head.channels)
+        self._recomputes = False
+        self._choose_what_trains()
+        self.to(target)
+        self.eval()
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, device: torch.device | str | None = None) -> "ModifiedLISA":
+        """Build the model that ``config`` describes."""
+        return cls(**config.to_dict(), device=device)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], device: torch.device | str | None = None, **overrides: Any
+    ) -> "ModifiedLISA":
+        """A trained model from a ``.pt`` checkpoint, a folder of `save_pretrained`, or ``tiny``.
+
+        ``overrides`` replace fields of its configuration, such as ``quantize=False`` or ``dtype="fp32"``.
+        """
+        path = loading.resolve_name("tiny", "lisa") if source == "tiny" else source
+        config, weights = checkpoint.read_pretrained(path)
+        model = cls.from_config(ModelConfig.from_dict({**config.to_dict(), **overrides}), device)
+        model.load_state_dict(weights)
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the trained weights and the configuration (``model.safetensors``, ``config.json``)."""
+        return checkpoint.save_folder(folder, self)
+
+    # ------------------------------------------------------------------------------------------ forward
+
+    def forward(
+        self,
+        images: Sequence[ImageSource] | ModelInputs,
+        texts: Sequence[str] | None = None,
+        return_mask: bool = True,
+    ) -> dict[str, list[torch.Tensor]]:
+        """Images and texts to masks.
+
+        Args:
+            images: B images (paths, PIL images, uint8 arrays), or what ``self.processor`` made of them.
+            texts: B texts; ``<SEG>`` is appended where it is missing. None with ready inputs.
+            return_mask: False: stop at the prompts for the mask decoder.
+
+        Returns lists with one entry per image, N_i being its number of ``<SEG>``:
+            seg_embeddings: float32 (N_i, C), the prompts for the mask decoder;
+            pred_masks: float32 (N_i, 256, 256), logits on the model's square, positive inside;
+            iou_predictions: float32 (N_i,), the mask decoder's own estimate of each mask's IoU.
+        """
+        inputs = self._inputs(images, texts).to(self.device)
+        # Every part has its own precision; an autocast around the call must not change it.
+        with torch.autocast(self.device.type, enabled=False):
+            encoding = self.vision(inputs.vlm_pixels, inputs.sam_pixels)
+            prompts = self.seg_projection(self.seg_states(encoding.tokens, inputs).float())
+            counts = inputs.seg_counts
+            outputs = {"seg_embeddings": list(prompts.split(counts))}
+            if return_mask:
+                of_image = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
+                logits, iou = self.mask_head(encoding.embedding[of_image], prompts)
+                outputs["pred_masks"] = list(logits.split(counts))
+                outputs["iou_predictions"] = list(iou.split(counts))
+        return outputs
+
+    def seg_states(self, tokens: torch.Tensor, inputs: ModelInputs) -> torch.Tensor:
+        """Hidden states (N, Dl) that become masks, in the order of the batch.
+
+        Args:
+            tokens: (B, P, Dv), the vision source's.
+        """
+        weights = next(self.projector.parameters())
+        image_embeds = self.projector(tokens.to(weights.dtype)).to(self._frozen_dtype)
+        # The <SEG> id may lie beyond the embedding's rows, and the image token's row is not used.
+        ids = inputs.input_ids.masked_fill(inputs.is_seg | inputs.is_image, 0)
+        embeds = self.language_model.get_input_embeddings()(ids)
+        embeds = embeds.masked_scatter(inputs.is_image[..., None], image_embeds)
+        embeds = self.seg_embedding(embeds, inputs.is_seg)
+        # No attention mask: padding is on the right, and a causal model does not look there.
+        states = self.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        if self.config.seg_state == "before":
+            return states[:, :-1][inputs.is_seg[:, 1:]]
+        return states[inputs.is_seg]
+
+    def _inputs(
+        self, images: Sequence[ImageSource] | ModelInputs, texts: Sequence[str] | None
+    ) -> ModelInputs:
+        if isinstance(images, ModelInputs):
+            if texts is not None:
+                raise ConfigError("ready inputs hold their texts already; call the model with them alone")
+            return images
+        if texts is None:
+            raise ConfigError("got images without texts; give one text for each image")
+        return self.processor(images, texts)
+
+    # --------------------------------------------------------------------- what trains, and what is saved
+
+    def _choose_what_trains(self) -> None:
+        self.requires_grad_(False)
+        decoder = self.mask_head.mask_decoder
+        trained: list[nn.Module] = [self.seg_embedding, self.seg_projection]
+        # The predicted IoU is trained too, or users are shown noise.
+        trained.append(decoder if self.config.train_mask_decoder else decoder.iou_prediction_head)
+        if (bridge := getattr(self.vision, "bridge", None)) is not None:
+            trained.append(bridge)
+        if self.config.train_projector:
+            trained.append(self.projector)
+        for module in trained:
+            module.float().requires_grad_(True)
+        if self.config.lora_r:
+            add_lora(self.language_model, self.config)
+            trained.append(self.language_model)
+        self._trained = trained
+
+    def train(self, mode: bool = True) -> "ModifiedLISA":
+        """Only what trains enters training mode; the language model does with LoRA or checkpointing."""
+        super().train(False)
+        self.training = mode
+        for module in self._trained:
+            module.train(mode)
+        if self._recomputes:  # transformers recomputes activations in training mode only
+            self.language_model.train(mode)
+        return self
+
+    def trainable_state_dict(self) -> dict[str, torch.Tensor]:
+        """Trained weights by name, detached copies on the CPU, float32."""
+        return {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, torch.Tensor], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load trained weights. A frozen weight may be missing, a trained one may not; an unknown one is an
+        error (CheckpointError, with all that is wrong at once). ``strict=False`` skips that check."""
+        given = dict(state_dict)
+        if strict:
+            trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+            checkpoint.check_keys(given, known=self.state_dict(), trained=trained)
+        return super().load_state_dict(given, strict=False, assign=assign)
+
+    def describe_parameters(self) -> dict[str, Any]:
+        """``trainable`` and ``total`` numbers of weights, and ``groups``: trainable ones by part."""
+        groups: dict[str, int] = {}
+        total = 0
+        for name, parameter in self.named_parameters():
+            # A 4-bit matrix is stored packed; its own shape is with the quantisation state.
+            state = getattr(parameter, "quant_state", None)
+            total += int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
+            if parameter.requires_grad:
+                part = (
+                    name.split(".")[0] if not name.startswith(("vision", "mask_head")) else name.split(".")[1]
+                )
+                groups[part] = groups.get(part, 0) + parameter.numel()
+        return {"trainable": sum(groups.values()), "total": total, "groups": groups}
+
+    # ---------------------------------------------------------------------------------- device and memory
+
+    @property
+    def device(self) -> torch.device:
+        return self.seg_embedding.row.device
+
+    @property
+    def _frozen_dtype(self) -> torch.dtype:
+        return loading.DTYPES[self.config.dtype]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the language model's activations in the backward pass: less memory, more time."""
+        self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._recomputes = True
+        self.train(self.training)
+
+
+def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> VisionSource:
+    dtype = loading.DTYPES[config.dtype]
+    if config.vision_source == "sam":
+        vision = vlm.config.vision_config
+        layers = vlm.config.vision_feature_layer
+        bridge = TokenBridge(
+            sam.config.vision_config.hidden_size,
+            sam.config.vision_config.output_channels,
+            patches=(vision.image_size // vision.patch_size) ** 2,
+            out_width=vision.hidden_size * (1 if isinstance(layers, int) else len(layers)),
+        )
+        return SamVision(sam.vision_encoder.to(dtype), bridge)
+    tower = loading.tower_of(vlm)
+    if config.vision_source == "dual":
+        return DualVision(tower, sam.vision_encoder.to(dtype))
+    layers = config.bridge_layers or default_layers(config.bridge, max(tower.feature_layers))
+    bridge_type = BRIDGES[config.bridge]
+    return VlmVision(tower, bridge_type(len(layers), tower.width, head.channels, head.side), layers)

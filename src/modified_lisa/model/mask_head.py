@@ -1,0 +1,70 @@
+"""From a ``<SEG>`` state to a mask: the seg projection, and SAM's prompt encoder and mask decoder.
+
+Always fp32: SAM's mask decoder overflows in fp16 on the norms that ``<SEG>`` states have.
+Shapes: N masks (of all images of a batch together), Dl the language model's width, C channels (256).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["MaskHead", "SegProjection"]
+
+
+class SegProjection(nn.Sequential):
+    """``<SEG>`` states (N, Dl) -> SAM prompts (N, C). Linear, ReLU, Linear, as LISA's ``text_hidden_fcs``.
+
+    The states are normalised first (``norm``): their length, 150 to 250 in a 7B model, says nothing.
+    """
+
+    def __init__(self, width: int, channels: int, hidden: int | None = None) -> None:
+        hidden = hidden or min(width, 1024)
+        super().__init__(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
+
+
+class MaskHead(nn.Module):
+    """SAM's prompt encoder and mask decoder, prompted by ``<SEG>`` embeddings.
+
+    Args:
+        sam: a transformers ``SamModel``; its image encoder is not touched.
+    """
+
+    positions: torch.Tensor
+    """float32 (1, C, h, w): where each cell of the embedding lies."""
+
+    def __init__(self, sam: Any) -> None:
+        super().__init__()
+        self.prompt_encoder = sam.prompt_encoder.float().requires_grad_(False)
+        self.mask_decoder = sam.mask_decoder.float().requires_grad_(False)
+        self.channels = int(sam.config.prompt_encoder_config.hidden_size)
+        self.side = int(self.prompt_encoder.image_embedding_size[0])
+        self.register_buffer(
+            "positions", sam.float().get_image_wide_positional_embeddings().detach().clone(), persistent=False
+        )
+        # The IoU prediction is trained to judge masks, not masks to please it.
+        sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(
+            lambda module, arguments: (arguments[0].detach(),)
+        )
+
+    def forward(self, embeddings: torch.Tensor, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decode one mask for each prompt.
+
+        Args:
+            embeddings: float32 (N, C, h, w), the image embedding that belongs to each prompt.
+            prompts: float32 (N, C).
+
+        Returns:
+            logits float32 (N, 4h, 4w) of the model's square, positive inside; predicted IoU float32 (N,).
+        """
+        dense = self.prompt_encoder(None, None, None, None)[1]
+        logits, iou = self.mask_decoder(
+            image_embeddings=embeddings,
+            image_positional_embeddings=self.positions.expand(len(prompts), -1, -1, -1),
+            sparse_prompt_embeddings=prompts[:, None, None],
+            dense_prompt_embeddings=dense.expand(len(prompts), -1, -1, -1),
+            multimask_output=False,
+        )
+        return logits[:, 0, 0], iou[:, 0, 0]

@@ -1,0 +1,26 @@
+"""The words around a query. The VLM's own chat template does the wrapping (see `model.processor`)."""
+
+from modified_lisa.errors import ConfigError
+
+__all__ = ["SEG_TOKEN", "user_turn", "with_seg"]
+
+SEG_TOKEN = "<SEG>"
+"""Its hidden state becomes a mask."""
+
+
+def with_seg(text: str) -> str:
+    """The query with ``<SEG>`` in it: appended where it is missing, left where it stands otherwise.
+
+    Several ``<SEG>`` give several masks. A query with no words of its own is a ConfigError.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"a query is {type(text).__name__}; it must be a string")
+    text = " ".join(text.split())
+    if not text.replace(SEG_TOKEN, "").strip():
+        raise ConfigError("the query is empty; say in words what to segment")
+    return text if SEG_TOKEN in text else f"{text} {SEG_TOKEN}"
+
+
+def user_turn(text: str) -> list[dict[str, object]]:
+    """One user's turn, image before text, in the form that chat templates take."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
