@@ -10,10 +10,12 @@ same fraction of the side in all of them.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from modified_lisa.errors import ImageError
+from modified_lisa.images import resize_image
 
 __all__ = ["IGNORE", "Frame"]
 
@@ -42,7 +44,7 @@ class Frame:
 
     def to_square(
         self,
-        image: torch.Tensor,
+        image: np.ndarray,
         side: int,
         *,
         mean: tuple[float, float, float],
@@ -55,24 +57,19 @@ class Frame:
             image: uint8 (height, width, 3), RGB.
             side: pixels of the encoder's square input.
             mean, std: of each channel, for values in 0..1; the padding is the mean, that is 0.
-            interpolation: ``bilinear`` (SAM) or ``bicubic`` (CLIP), both with antialiasing, as PIL's are.
+            interpolation: ``bilinear`` (SAM) or ``bicubic`` (CLIP); see `images.resize_image`.
 
         Returns:
             float32 (3, side, side).
-
-        The resize is done here and in 8 bits so that a mask does not depend on which image library
-        transformers happens to find.
         """
-        if image.shape != (self.height, self.width, 3) or image.dtype != torch.uint8:
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise ImageError(
                 f"got an image of {image.dtype} {tuple(image.shape)}; "
                 f"expected uint8 ({self.height}, {self.width}, 3)"
             )
         height, width = self.content(side)
-        pixels = image.permute(2, 0, 1)[None]
-        if (height, width) != (self.height, self.width):
-            pixels = F.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
-        pixels = pixels[0].float().div_(255)
+        resized = resize_image(image, height, width, interpolation)
+        pixels = torch.tensor(resized).permute(2, 0, 1).float().div_(255)
         pixels = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
         return F.pad(pixels, (0, side - width, 0, side - height))
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from modified_lisa.errors import ImageError
 
-__all__ = ["ImageSource", "image_size", "read_image"]
+__all__ = ["ImageSource", "image_size", "read_image", "resize_image"]
 
 ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 """What `read_image` takes."""
@@ -39,11 +39,25 @@ def read_image(source: ImageSource) -> np.ndarray:
         return _from_pil(source, "the PIL image")
     path = _existing_file(source)
     try:
-        image = Image.open(path)
+        # An open file, not the path: Pillow 13 garbles rotated TIFFs that it maps into memory by name.
+        with path.open("rb") as file, Image.open(file) as image:
+            return _from_pil(image, str(path))
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise anything: SyntaxError, struct.error, zlib.error, ...
         raise _unreadable(path, error) from error
-    with image:
-        return _from_pil(image, str(path))
+
+
+def resize_image(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """uint8 (H, W, 3) -> uint8 (height, width, 3); ``bilinear`` or ``bicubic``, both antialiased.
+
+    Pillow's filters, as the original LISA and the slow processors of transformers use them: the same bytes on
+    every machine, whatever else is installed there.
+    """
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), filters[interpolation]))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -52,7 +66,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            sideways = _orientation(image) in _SIDEWAYS
+            # Pillow turns the size of a TIFF by itself.
+            sideways = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
     except Exception as error:
         raise _unreadable(path, error) from error
     if not width or not height:
@@ -107,8 +122,9 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return _grey_to_rgb(_deep_grey(np.asarray(image), image.mode, name))
         if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            return _over_white(np.asarray(rgba).astype(np.float32) / 255)
+            if image.mode == "La":  # premultiplied, which Pillow converts to LA alone
+                image = image.convert("LA")
+            return _over_white(np.asarray(image.convert("RGBA")).astype(np.float32) / 255)
         return np.array(image.convert("RGB"))
     except ImageError:
         raise

@@ -9,6 +9,12 @@ from typing import Any
 
 __all__ = ["evaluate", "scenes", "segment", "train"]
 
+METRICS = {
+    "mIoU": "mean of the masks' IoU (the LISA paper calls it gIoU)",
+    "cIoU": "summed intersection over summed union (the LISA paper's cIoU)",
+    "gIoU": "generalized IoU of the bounding boxes (Rezatofighi et al. 2019)",
+}
+
 
 def segment(arguments: argparse.Namespace) -> None:
     """Segment one image; print what was written and what was found, or nothing but the JSON."""
@@ -40,6 +46,31 @@ def segment(arguments: argparse.Namespace) -> None:
             print(f"mask {index}: score {mask['score']:.2f}, covers {mask['share']:.1%} of the image")
     if to_stdout:
         print(json.dumps(result.to_dict(), ensure_ascii=False))
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a checkpoint; print a table of metrics and losses."""
+    from modified_lisa.evaluation import TERMS, evaluate_checkpoint
+
+    result = evaluate_checkpoint(
+        arguments.checkpoint,
+        data_dir=arguments.data_dir,
+        split=arguments.split,
+        output_dir=arguments.output_dir,
+        batch_size=arguments.batch_size,
+        max_samples=arguments.max_samples,
+        num_workers=arguments.num_workers,
+        skip_bad_samples=arguments.skip_bad_samples,
+        device=arguments.device,
+        **_model_overrides(arguments),
+    )
+    print(f"{arguments.split} of {arguments.data_dir}: {len(result.records)} samples")
+    for name, meaning in METRICS.items():
+        print(f"  {name:<15}{result.metrics[name]:>8.4f}  {meaning}")
+    for name in TERMS:
+        print(f"  {name:<15}{result.losses[name]:>8.4f}")
+    if arguments.output_dir is not None:
+        print(f"metrics of each sample, and a sheet of overlays: {arguments.output_dir}")
 
 
 def _model_overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -114,9 +114,7 @@ def load_batches(
 class _Prepared(Dataset[Any]):
     """One item = one batch; an error is handed over as a value, since torch wraps those that workers raise."""
 
-    def __init__(
-        self, samples: SampleSource, batches: Sequence[Sequence[int]], collator: Collator
-    ) -> None:
+    def __init__(self, samples: SampleSource, batches: Sequence[Sequence[int]], collator: Collator) -> None:
         self.samples, self.batches, self.collator = samples, batches, collator
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ def draw_masks(
     masks: NDArray[np.bool_],
     *,
     colours: tuple[Colour, ...] = PALETTE,
-    alpha: float = 0.45,
+    alpha: float = 0.5,
     outline: bool = True,
 ) -> NDArray[np.uint8]:
     """Tint and outline each mask on a copy of the image; where masks overlap, the later one is on top.

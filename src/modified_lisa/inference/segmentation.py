@@ -64,8 +64,7 @@ class Segmentation:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """bool (H, W): the union of all masks; all False when there is none."""
-        union: NDArray[np.bool_] = self.masks.any(axis=0)
-        return union
+        return np.asarray(self.masks.any(axis=0))
 
     def boxes(self) -> NDArray[np.int64]:
         """The tightest box around each mask: int64 (N, 4) of left, top, right, bottom.
@@ -108,7 +107,7 @@ class Segmentation:
         image: Any = None,
         *,
         colours: tuple[Colour, ...] = PALETTE,
-        alpha: float = 0.45,
+        alpha: float = 0.5,
         outline: bool = True,
     ) -> Image.Image:
         """The user's image, in its own size, with each mask tinted and outlined in its own colour.
@@ -163,26 +162,29 @@ class Segmentation:
             ConfigError: another ending.
         """
         path = Path(path)
-        ending = path.suffix.lower()
+        ending = check_ending(path)
         if ending == ".json":
             return write_json(path, self.to_dict())
-        write = self._writer(ending)
-        if write is None:
-            raise ConfigError(
-                f"cannot save to {str(path)!r}: the ending {ending!r} is unknown; use .png, .jpg or .jpeg for"
-                " the overlay, .json for everything, .npz for the masks"
-            )
-        return write_atomically(path, write)
-
-    def _writer(self, ending: str) -> Callable[[BinaryIO], None] | None:
         if ending == ".npz":
-            return lambda file: np.savez_compressed(
-                file, masks=self.masks, scores=self.scores, text=self.text
+            masks, scores, text = self.masks, self.scores, np.array(self.text)
+            return write_atomically(
+                path, lambda file: np.savez_compressed(file, masks=masks, scores=scores, text=text)
             )
-        if ending in _PICTURES:
-            picture = self.overlay()
-            return lambda file: picture.save(file, format=_PICTURES[ending], quality=95)
-        return None
+        picture, form = self.overlay(), _PICTURES[ending]
+        # JPEG: full resolution of colours, so that thin outlines stay sharp; PNG has no such options.
+        options = {"quality": 95, "subsampling": 0} if form == "JPEG" else {}
+        return write_atomically(path, lambda file: picture.save(file, format=form, **options))
+
+
+def check_ending(path: Path) -> str:
+    """The ending of ``path`` in small letters, if `Segmentation.save` knows it; else a ConfigError."""
+    ending = path.suffix.lower()
+    if ending not in (*_PICTURES, ".json", ".npz"):
+        raise ConfigError(
+            f"cannot save to {str(path)!r}: the ending {ending!r} is unknown; use .png, .jpg or .jpeg for"
+            " the overlay, .json for everything, .npz for the masks"
+        )
+    return ending
 
 
 def _rings(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:

@@ -135,8 +135,7 @@ class Segmenter:
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:
     """Lists of one length; a lone image or query is repeated, and each image is read once."""
     many_images, many_queries = isinstance(images, list | tuple), isinstance(queries, list | tuple)
-    # Copies, since results keep them: the caller may reuse an array for the next frame of a video.
-    pictures = [np.array(read_image(image)) for image in (images if many_images else [images])]
+    pictures = [read_image(image) for image in (images if many_images else [images])]
     texts = list(queries) if many_queries else [queries]
     if many_queries and not many_images:
         pictures = pictures * len(texts)

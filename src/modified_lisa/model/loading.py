@@ -120,9 +120,11 @@ def load_sam(config: ModelConfig) -> Any:
 
 
 def _from_pretrained(kind: Any, source: str, flag: str, name: str, options: dict[str, Any]) -> Any:
+    from safetensors import SafetensorError
+
     try:
         model, report = kind.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         raise ModelLoadError(f"{flag} {name}: the weights cannot be read: {_first_line(error)}") from error

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from modified_lisa.errors import ConfigError, ModelLoadError
@@ -88,7 +89,7 @@ class LisaProcessor:
             raise ConfigError(f"got {len(images)} images and {number}; give two lists of equal length")
         if not len(images):
             raise ConfigError("got no images; give at least one image and its text")
-        arrays = [torch.from_numpy(read_image(image)) for image in images]
+        arrays = [read_image(image) for image in images]
         frames = [Frame(array.shape[0], array.shape[1]) for array in arrays]
         rows = [self.encode(text) for text in texts]
         filler = self.tokenizer.pad_token_id or 0
@@ -131,7 +132,7 @@ class LisaProcessor:
 
     @staticmethod
     def _squares(
-        arrays: list[torch.Tensor], frames: list[Frame], spec: ImageSpec | None
+        arrays: list[np.ndarray], frames: list[Frame], spec: ImageSpec | None
     ) -> torch.Tensor | None:
         if spec is None:
             return None

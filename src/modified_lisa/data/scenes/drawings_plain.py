@@ -1,22 +1,11 @@
-"""Drawings of plain shapes, toys, tools and furniture."""
+"""Drawings of plain shapes and toys.
+
+Each function takes the random generator and returns parts, back to front, with its own variation.
+"""
 
 import numpy as np
 
-from modified_lisa.data.scenes.shapes import (
-    Drawing,
-    Part,
-    arc,
-    ellipse,
-    flip,
-    polygon,
-    rect,
-    regular,
-    rounded,
-    smooth,
-    star,
-    stroke,
-    turn,
-)
+from modified_lisa.data.scenes.shapes import Drawing, Part, arc, ellipse, polygon, rect, regular, star
 
 Rng = np.random.Generator
 
@@ -92,78 +81,6 @@ def cross(rng: Rng) -> Drawing:
 def arrow(rng: Rng) -> Drawing:
     w, head = rng.uniform(0.18, 0.26), rng.uniform(0.0, 0.2)
     return [Part(polygon((-1, -w), (head, -w), (head, -0.6), (1, 0), (head, 0.6), (head, w), (-1, w)))]
-
-
-def chair(rng: Rng) -> Drawing:
-    back = rng.uniform(-1.0, -0.85)
-    slats = [Part(rect(-0.5, y, 0.36, y + 0.13), "dark") for y in (back + 0.14, back + 0.44)]
-    legs = [
-        Part(rect(x, 0.1, x + 0.13, 1.0), tone)
-        for x, tone in ((-0.34, "dark"), (0.42, "dark"), (-0.58, "main"), (0.62, "main"))
-    ]
-    return [
-        Part(rect(-0.58, back, -0.42, 0.2)),
-        Part(rect(0.3, back, 0.44, 0.1)),
-        *slats,
-        *legs,
-        Part(polygon((-0.5, 0.0), (0.5, 0.0), (0.78, 0.24), (-0.62, 0.24)), "main"),
-    ]
-
-
-def table(rng: Rng) -> Drawing:
-    h, low = rng.uniform(0.12, 0.2), rng.uniform(0.6, 0.8)
-    legs = [
-        Part(rect(x, -0.4, x + 0.13, low), tone)
-        for x, tone in ((-0.6, "dark"), (0.47, "dark"), (-0.9, "main"), (0.77, "main"))
-    ]
-    return [
-        *legs,
-        Part(polygon((-0.75, -0.72), (0.75, -0.72), (1.05, -0.42), (-1.05, -0.42)), "light"),
-        Part(rect(-1.05, -0.42, 1.05, -0.42 + h)),
-    ]
-
-
-def hammer(rng: Rng) -> Drawing:
-    w = rng.uniform(0.11, 0.15)
-    claw = smooth([(-0.1, -0.95), (0.4, -0.98), (0.7, -0.72), (0.34, -0.74), (-0.1, -0.62)])
-    return [
-        Part(rounded(-w, -0.7, w, 1.0, 0.08)),
-        Part(rect(-w, 0.3, w, 0.96), "dark"),
-        Part(claw, "metal"),
-        Part(rect(-0.52, -1.0, 0.12, -0.58), "metal"),
-        Part(rect(-0.62, -1.05, -0.42, -0.53), "metal"),
-    ]
-
-
-def scissors(rng: Rng) -> Drawing:
-    a, r = rng.uniform(14, 24), rng.uniform(0.27, 0.31)
-    parts: Drawing = []
-    blade = turn(polygon((-0.08, 0.1), (0.1, 0.1), (0.03, -1.0), (-0.08, -0.7)), a)
-    handle = turn(rect(-0.08, -0.05, 0.08, 0.45), a + 4)
-    centre = turn(np.array([[0.0, 0.68]]), a + 9)[0]
-    for mirror in (False, True):
-        loop, hole = ellipse(*centre, r, r * 1.15), ellipse(*centre, r * 0.5, r * 0.62)
-        for outline, tone in ((blade, "metal"), (handle, "main"), (loop, "main"), (hole, "hole")):
-            parts.append(Part(flip(outline) if mirror else outline, tone))
-    return [*parts, Part(ellipse(0, 0.02, 0.07), "black")]
-
-
-def saw(rng: Rng) -> Drawing:
-    n = int(rng.integers(8, 12))
-    xs = np.linspace(1.1, -0.35, 2 * n + 1)
-    teeth = [(float(x), 0.34 if i % 2 else 0.22) for i, x in enumerate(xs)]
-    blade = polygon((-0.35, -0.25), (1.1, 0.02), *teeth)
-    grip = smooth([(-0.4, -0.36), (-0.2, 0.0), (-0.3, 0.45), (-0.75, 0.52), (-1.0, 0.2), (-0.9, -0.25)])
-    return [Part(blade, "metal"), Part(grip), Part(ellipse(-0.62, 0.1, 0.16, 0.2), "hole")]
-
-
-def brush(rng: Rng) -> Drawing:
-    bristles = [Part(stroke([(x * 0.55, 0.3), (x, 1.0)], 0.09), "sand") for x in np.linspace(-0.42, 0.42, 8)]
-    return [
-        Part(rounded(-0.09, -1.15, 0.09, 0.1, 0.08)),
-        *bristles,
-        Part(polygon((-0.16, -0.05), (0.16, -0.05), (0.4, 0.45), (-0.4, 0.45))),
-    ]
 
 
 def teddy(rng: Rng) -> Drawing:

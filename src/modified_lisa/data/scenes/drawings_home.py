@@ -1,6 +1,6 @@
-"""Drawings of things of the house: what they look like, each with its own variation.
+"""Drawings of things of the house and what people wear.
 
-Every function takes the random generator and returns parts, back to front.
+Each function takes the random generator and returns parts, back to front, with its own variation.
 """
 
 import numpy as np
@@ -16,7 +16,6 @@ from modified_lisa.data.scenes.shapes import (
     rect,
     rounded,
     smooth,
-    stroke,
     turn,
 )
 
@@ -101,25 +100,6 @@ def umbrella(rng: Rng) -> Drawing:
     return [*pole, Part(polygon(*canopy, *scallops)), Part(ribs, "light")]
 
 
-def key(rng: Rng) -> Drawing:
-    r, teeth = rng.uniform(0.3, 0.38), int(rng.integers(2, 4))
-    parts = [
-        Part(ellipse(-0.62, 0, r)),
-        Part(ellipse(-0.66, 0, r * 0.5), "hole"),
-        Part(rect(-0.35, -0.08, 1, 0.08)),
-    ]
-    for i in range(teeth):
-        x = 0.9 - 0.22 * i
-        parts.append(Part(rect(x - 0.07, 0.05, x + 0.07, rng.uniform(0.25, 0.38)), "main"))
-    return parts
-
-
-def ladder(rng: Rng) -> Drawing:
-    w, rungs = rng.uniform(0.3, 0.4), int(rng.integers(4, 7))
-    parts = [Part(rect(-w, y - 0.05, w, y + 0.05), "dark") for y in np.linspace(-0.75, 0.75, rungs)]
-    return [*parts, Part(rect(-w - 0.08, -1, -w + 0.06, 1)), Part(rect(w - 0.06, -1, w + 0.08, 1))]
-
-
 def lamp(rng: Rng) -> Drawing:
     w, top = rng.uniform(0.6, 0.8), rng.uniform(0.25, 0.4)
     return [
@@ -177,18 +157,6 @@ def book(rng: Rng) -> Drawing:
     return parts + [Part(shape, "dark") for line in lines for shape in (line, flip(line))]
 
 
-def pencil(rng: Rng) -> Drawing:
-    w = rng.uniform(0.13, 0.19)
-    return [
-        Part(rect(-0.75, -w, 0.6, w)),
-        Part(rect(-0.75, -w, 0.6, -w * 0.35), "dark"),
-        Part(rect(-0.86, -w, -0.72, w), "metal"),
-        Part(rounded(-1.05, -w, -0.84, w, 0.08), "skin"),
-        Part(polygon((0.6, -w), (1.02, 0), (0.6, w)), "sand"),
-        Part(polygon((0.88, -w * 0.33), (1.02, 0), (0.88, w * 0.33)), "black"),
-    ]
-
-
 def envelope(rng: Rng) -> Drawing:
     h = rng.uniform(0.58, 0.72)
     stamp = [Part(rect(0.55, -h + 0.08, 0.85, -h + 0.38), "white")] if rng.random() < 0.0 else []
@@ -215,49 +183,32 @@ def phone(rng: Rng) -> Drawing:
     ]
 
 
-def bell(rng: Rng) -> Drawing:
-    w = rng.uniform(0.72, 0.85)
-    body = smooth(
-        [(0, -0.8), (0.32, -0.66), (0.48, 0.1), (w, 0.55), (0, 0.6), (-w, 0.55), (-0.48, 0.1), (-0.32, -0.66)]
-    )
+def chair(rng: Rng) -> Drawing:
+    back = rng.uniform(-1.0, -0.85)
+    slats = [Part(rect(-0.5, y, 0.36, y + 0.13), "dark") for y in (back + 0.14, back + 0.44)]
+    legs = [
+        Part(rect(x, 0.1, x + 0.13, 1.0), tone)
+        for x, tone in ((-0.34, "dark"), (0.42, "dark"), (-0.58, "main"), (0.62, "main"))
+    ]
     return [
-        Part(ellipse(0, 0.66, 0.2), "dark"),
-        Part(ellipse(0, -0.85, 0.15), "dark"),
-        Part(body),
-        Part(rounded(-w - 0.05, 0.46, w + 0.05, 0.64, 0.08), "dark"),
+        Part(rect(-0.58, back, -0.42, 0.2)),
+        Part(rect(0.3, back, 0.44, 0.1)),
+        *slats,
+        *legs,
+        Part(polygon((-0.5, 0.0), (0.5, 0.0), (0.78, 0.24), (-0.62, 0.24)), "main"),
     ]
 
 
-def guitar(rng: Rng) -> Drawing:
-    half = [(0.0, 0.0), (0.3, 0.02), (0.36, 0.2), (0.25, 0.38), (0.46, 0.65), (0.36, 0.95), (0.0, 1.02)]
-    body = smooth([*half, *[(-x, y) for x, y in half[-2:0:-1]]])
-    return [
-        Part(rect(-0.07, -0.85, 0.07, 0.2), "wood"),
-        Part(polygon((-0.13, -1.12), (0.13, -1.12), (0.09, -0.8), (-0.09, -0.8)), "dark"),
-        Part(body),
-        Part(ellipse(0, 0.4, rng.uniform(0.11, 0.14)), "black"),
-        Part(rect(-0.18, 0.72, 0.18, 0.8), "black"),
+def table(rng: Rng) -> Drawing:
+    h, low = rng.uniform(0.12, 0.2), rng.uniform(0.6, 0.8)
+    legs = [
+        Part(rect(x, -0.4, x + 0.13, low), tone)
+        for x, tone in ((-0.6, "dark"), (0.47, "dark"), (-0.9, "main"), (0.77, "main"))
     ]
-
-
-def drum(rng: Rng) -> Drawing:
-    h = rng.uniform(0.45, 0.6)
-    sticks = [Part(turn(rect(-0.04, -h - 0.75, 0.04, -h + 0.1), a, 0, -h), "sand") for a in (-38.0, 38.0)]
-    zigzag = [Part(stroke([(x, -h * 0.6), (x + 0.4, h * 0.8)], 0.05), "white") for x in (-0.8, -0.2, 0.4)]
     return [
-        Part(rect(-0.9, -h, 0.9, h)),
-        Part(ellipse(0, h, 0.9, 0.22)),
-        *zigzag,
-        Part(ellipse(0, -h, 0.9, 0.22), "light"),
-        *sticks,
-    ]
-
-
-def spoon(rng: Rng) -> Drawing:
-    return [
-        Part(stroke([(-0.2, 0), (1, 0)], rng.uniform(0.13, 0.18))),
-        Part(ellipse(-0.6, 0, 0.44, rng.uniform(0.27, 0.33))),
-        Part(ellipse(-0.6, 0, 0.32, 0.19), "dark"),
+        *legs,
+        Part(polygon((-0.75, -0.72), (0.75, -0.72), (1.05, -0.42), (-1.05, -0.42)), "light"),
+        Part(rect(-1.05, -0.42, 1.05, -0.42 + h)),
     ]
 
 
@@ -319,3 +270,16 @@ def shirt(rng: Rng) -> Drawing:
         Part(ellipse(0, -0.8, 0.2, 0.2, 0, 180), "dark"),
         Part(rect(-w, 0.78, w, 0.9), "dark"),
     ]
+
+
+def house(rng: Rng) -> Drawing:
+    eaves, door = rng.uniform(-0.2, 0.0), float(rng.choice([-0.25, 0.3]))
+    chimney = [Part(rect(0.4, -0.85, 0.6, -0.3), "dark")] if rng.random() < 0.6 else []
+    windows = [
+        Part(rect(x - 0.17, 0.12, x + 0.17, 0.42), "glass")
+        for x in ((door - 0.38, door + 0.38) if door < 0 else (-0.4, door + 0.35))
+    ]
+    return [
+        *chimney, Part(rect(-0.8, eaves, 0.8, 0.95)), Part(polygon((-1, eaves), (0, -0.95), (1, eaves)), "dark"),
+        Part(rect(door - 0.15, 0.42, door + 0.15, 0.95), "wood"), *windows,
+    ]  # fmt: skip

@@ -1,0 +1,107 @@
+"""Memory and time as they are measured here, and nowhere else."""
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modified_lisa.errors import ConfigError
+
+__all__ = ["Timing", "describe_device", "memory_source", "peak_memory_gb", "reset_peak_memory", "time_calls"]
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each call, in order."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.seconds)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def time_calls(
+    calls: Sequence[Callable[[], Any]], *, device: torch.device | str = "cpu", warmup: int = 1
+) -> Timing:
+    """Time each call, after ``warmup`` untimed runs of the first; waits for the GPU before and after each.
+
+    Raises ConfigError if there is nothing to call.
+    """
+    if not calls:
+        raise ConfigError("there is nothing to time; give at least one call")
+    for _ in range(warmup):
+        calls[0]()
+    seconds = []
+    for call in calls:
+        _synchronise(device)
+        start = time.perf_counter()
+        call()
+        _synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return Timing(tuple(seconds))
+
+
+def reset_peak_memory(device: torch.device | str) -> None:
+    """Start anew where the device can; the peak of a process's resident memory cannot be reset."""
+    if _is_cuda(device):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_gb(device: torch.device | str) -> float:
+    """Peak memory in GiB (2**30 bytes); `memory_source` says of what."""
+    if _is_cuda(device):
+        return torch.cuda.max_memory_allocated(device) / GIB
+    if sys.platform == "win32":
+        import psutil  # comes with accelerate
+
+        return psutil.Process().memory_info().peak_wset / GIB
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+
+
+def memory_source(device: torch.device | str) -> str:
+    """What `peak_memory_gb` measures on this device, in words."""
+    if _is_cuda(device):
+        return "GPU memory held by torch tensors (torch.cuda.max_memory_allocated), GiB"
+    return "resident memory of the whole process, since it started, GiB"
+
+
+def describe_device(device: torch.device | str) -> str:
+    """The name of the GPU, or the CPU's with the number of threads that torch uses."""
+    if _is_cuda(device):
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()} ({torch.get_num_threads()} threads)"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _is_cuda(device: torch.device | str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def _synchronise(device: torch.device | str) -> None:
+    if _is_cuda(device):
+        torch.cuda.synchronize(device)
