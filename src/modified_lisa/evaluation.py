@@ -24,7 +24,15 @@ from modified_lisa.files import write_json
 from modified_lisa.losses import iou_prediction_loss, segmentation_loss
 from modified_lisa.metrics import SegmentationMetrics
 
-__all__ = ["TERMS", "EvaluationResult", "Scores", "evaluate", "evaluate_checkpoint", "raise_together", "score_batch"]
+__all__ = [
+    "TERMS",
+    "EvaluationResult",
+    "Scores",
+    "evaluate",
+    "evaluate_checkpoint",
+    "raise_together",
+    "score_batch",
+]
 
 TERMS = ("loss", "bce", "dice", "iou_loss", "iou_prediction")
 """Losses that are reported. ``loss`` is the weighted sum of the three after it; ``iou_prediction``, how far
@@ -240,5 +248,7 @@ def evaluate_checkpoint(
         }
         write_json(Path(output_dir) / f"evaluation_{split}.json", {**about, **result.to_dict()})
         samples = [dataset[index] for index in fixed_choice(len(dataset))]
-        overlay_sheet(Path(output_dir) / f"overlays_{split}.png", segmenter, samples, title=f"{split}: {checkpoint}")
+        overlay_sheet(
+            Path(output_dir) / f"overlays_{split}.png", segmenter, samples, title=f"{split}: {checkpoint}"
+        )
     return result

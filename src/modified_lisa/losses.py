@@ -98,12 +98,14 @@ def _bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def _dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     both, predicted, expected = _soft_sums(logits, target, weight)
-    return 1 - (2 * both + SMOOTHING) / (predicted + expected + SMOOTHING)
+    ratio = (2 * both + SMOOTHING) / (predicted + expected + SMOOTHING)
+    return (1 - ratio).clamp(min=0)  # rounding may put the ratio a little above 1
 
 
 def _iou(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     both, predicted, expected = _soft_sums(logits, target, weight)
-    return 1 - (both + SMOOTHING) / (predicted + expected - both + SMOOTHING)
+    ratio = (both + SMOOTHING) / (predicted + expected - both + SMOOTHING)
+    return (1 - ratio).clamp(min=0)
 
 
 def _soft_sums(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

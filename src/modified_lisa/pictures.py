@@ -51,8 +51,7 @@ def overlay_sheet(
         says = f"IoU {score.iou:.2f} (the model expects {answer.scores.mean():.2f})"
         rows.append(_row(sample, drawn, says))
     width = 3 * CELL + 4 * GAP
-    head = _text_block(title, width, size=TEXT + 3, bold=True) if title else []
-    parts = [*head, *rows]
+    parts = [*(_text_block(title, width, size=TEXT, grey=True) if title else []), *rows]
     sheet = Image.new("RGB", (width, sum(part.height for part in parts) + GAP), "white")
     top = 0
     for part in parts:
@@ -71,6 +70,7 @@ def _row(sample: Sample, drawn: list[np.ndarray], says: str) -> Image.Image:
     texts = [*query, *below]
     top = sum(part.height for part in texts)
     row = Image.new("RGB", (width, top + height + 2 * TEXT + GAP), "white")
+    ImageDraw.Draw(row).line((GAP, 0, width - GAP, 0), fill=(200, 200, 200))
     offset = 0
     for part in texts:
         row.paste(part, (0, offset))
@@ -131,7 +131,10 @@ def curves(path: str | os.PathLike[str], epochs: Sequence[dict[str, Any]]) -> Pa
     def plot(axes: Any, key: str, label: str, colour: str) -> None:
         for part, prefix, style in (("train", "", "--"), ("val", "val_", "-")):
             values = [record[part][prefix + key] for record in epochs]
-            axes.plot(numbers, values, style, marker="o", ms=4, color=colour, label=f"{part} {label}")
+            axes.plot(
+                numbers, values, style, marker="o", ms=4, mfc="white" if part == "train" else colour,
+                color=colour, label=f"{part} {label}",
+            )
 
     for key, label, colour in (
         ("loss", "loss", "black"),
@@ -147,9 +150,9 @@ def curves(path: str | os.PathLike[str], epochs: Sequence[dict[str, Any]]) -> Pa
     right.plot([best["epoch"]], [value], "*", ms=15, color="#e69f00", label=f"best val mIoU {value:.3f}")
     left.set(title="Losses", xlabel="epoch")
     left.set_ylim(bottom=0)
-    right.set(title="Share of overlap with the truth", xlabel="epoch", ylim=(0, 1))
+    right.set(title="IoU with the truth", xlabel="epoch", ylim=(0, 1))
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, ncols=2)
+        axes.legend(fontsize=8, ncols=2, handlelength=3)
     return write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from factory import folders, picture, tiny_model
 from transformers import LlavaForConditionalGeneration, SamModel
+
+from factory import folders, picture, tiny_model
 
 IMAGES = [picture(60, 80, 1), picture(90, 40, 2)]
 

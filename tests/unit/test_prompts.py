@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from factory import tiny_model
 
+from factory import tiny_model
 from modified_lisa.errors import ConfigError
 from modified_lisa.model.processor import LisaProcessor
 from modified_lisa.prompts import SEG_TOKEN, with_seg

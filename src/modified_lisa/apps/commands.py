@@ -73,6 +73,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"metrics of each sample, and a sheet of overlays: {arguments.output_dir}")
 
 
+def train(arguments: argparse.Namespace) -> None:
+    """Train; the run says itself what it writes."""
+    from modified_lisa.training.arguments import to_config
+
+    config = to_config(arguments)
+    from modified_lisa.training import run  # torch comes in here, after the arguments have been checked
+
+    run.train(config)
+
+
 def _model_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of ModelConfig that were given on the command line."""
     given = {name: getattr(arguments, name) for name in ("vlm_name", "sam_name", "dtype")}

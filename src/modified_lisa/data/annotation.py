@@ -78,6 +78,10 @@ class ParsedAnnotation:
     """How messages call each of ``annotation.shapes``: its place in the file and its label."""
     problems: tuple[str, ...]
     """Without the name of the file."""
+    texts_read: bool
+    """Whether ``annotation.texts`` are all that the file has."""
+    shapes_read: bool
+    """Whether ``annotation.shapes`` are all that the file has."""
 
 
 def read_annotation(path: str | os.PathLike[str]) -> Annotation:
@@ -100,7 +104,7 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
     try:
         content = _load_json(path)
     except DataError as error:
-        return ParsedAnnotation(Annotation(path), (), (str(error),))
+        return ParsedAnnotation(Annotation(path), (), (str(error),), False, False)
     problems: list[str] = []
     texts: tuple[str, ...] = ()
     is_sentence: bool | None = None
@@ -108,6 +112,7 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
         texts = _to_texts(content)
     except DataError as error:
         problems.append(str(error))
+    texts_read = not problems
     try:
         is_sentence = _to_is_sentence(content)
     except DataError as error:
@@ -118,21 +123,23 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
     if not isinstance(listed, list):
         found = _brief(listed) if "shapes" in content else "missing"
         problems.append(f'"shapes" is {found}; a list of shapes is expected')
-        listed = []
-    for index, entry in enumerate(listed):
-        name = f"shape {index + 1} of {len(listed)}"
+    shapes_read = isinstance(listed, list)
+    entries = listed if isinstance(listed, list) else []
+    for index, entry in enumerate(entries):
+        name = f"shape {index + 1} of {len(entries)}"
         if isinstance(entry, dict) and isinstance(entry.get("label"), str):
             name += f" (label {_brief(entry['label'])})"
         try:
             shape = _to_shape(entry)
         except DataError as error:
             problems.append(f"{name}: {error}")
+            shapes_read = False
             continue
         if shape is not None:
             shapes.append(shape)
             names.append(name)
     annotation = Annotation(path, texts, is_sentence, tuple(shapes))
-    return ParsedAnnotation(annotation, tuple(names), tuple(problems))
+    return ParsedAnnotation(annotation, tuple(names), tuple(problems), texts_read, shapes_read)
 
 
 def label_value(label: str) -> int | None:
@@ -259,9 +266,9 @@ def _to_points(points: object) -> np.ndarray:
         if not isinstance(point, list | tuple | np.ndarray) or len(point) != 2:
             raise DataError(f"its point {number} is {_brief(point)}; [x, y] is expected")
         for value in point:
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
                 raise DataError(f"its point {number} is {_brief(point)}; two numbers are expected")
-            if not abs(value) <= LARGEST_COORDINATE:  # NaN compares as false
+            if not -LARGEST_COORDINATE <= value <= LARGEST_COORDINATE:  # NaN compares as false
                 raise DataError(
                     f"its point {number} is {_brief(point)}; finite pixel coordinates up to "
                     f"{LARGEST_COORDINATE} are expected"

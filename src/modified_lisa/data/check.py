@@ -76,14 +76,19 @@ def check_folder(root: str | os.PathLike[str], splits: str | Iterable[str]) -> l
 
 def problems_error(problems: Sequence[Problem]) -> DataError:
     """One error that lists the problems (the first 50, then how many more) and says what can be done."""
-    count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-    lines = [f"the data has {count}:", *(f"  {problem}" for problem in problems[:_LISTED])]
+    return DataError(
+        f"{list_problems(problems)}\nRepair these files, or go on without them: --skip_bad_samples "
+        "(skip_bad_samples=True in Python)"
+    )
+
+
+def list_problems(problems: Sequence[Problem]) -> str:
+    """One line for each of the first 50 problems, under a line with their number."""
+    lines = [f"{len(problems)} problem{'s' * (len(problems) != 1)} in the data:"]
+    lines += [f"  {problem}" for problem in problems[:_LISTED]]
     if len(problems) > _LISTED:
         lines.append(f"  ... and {len(problems) - _LISTED} more")
-    lines.append(
-        "Repair these files, or go on without them: --skip_bad_samples (skip_bad_samples=True in Python)"
-    )
-    return DataError("\n".join(lines))
+    return "\n".join(lines)
 
 
 def split_folder(root: str | os.PathLike[str], split: str) -> Path:
@@ -187,11 +192,11 @@ def _check_annotation(path: Path, size: tuple[int, int] | None) -> tuple[tuple[s
     """(the texts, what is wrong); ``size`` is (height, width) of the image where that is known."""
     parsed = parse_annotation(path)
     annotation, problems = parsed.annotation, list(parsed.problems)
-    if not problems:  # otherwise what is missing may be what could not be read
-        if not annotation.texts:
-            problems.append('"text" is empty; at least one query is expected')
-        if not any(label_value(shape.label) == 1 for shape in annotation.shapes):
-            problems.append("no polygon: it has no shape to segment, apart from 'flag' and 'ignore'")
+    # Where a part could not be read, what seems to be missing may be just that.
+    if parsed.texts_read and not annotation.texts:
+        problems.append('"text" is empty; at least one query is expected')
+    if parsed.shapes_read and not any(label_value(shape.label) == 1 for shape in annotation.shapes):
+        problems.append("no polygon: it has no shape to segment, apart from 'flag' and 'ignore'")
     for name, shape in zip(parsed.shape_names, annotation.shapes, strict=True):
         if shape.kind == "polygon" and len(shape.points) < 3:
             problems.append(f"{name}: a polygon of {len(shape.points)} points; at least 3 are expected")

@@ -24,6 +24,9 @@ class SampleSource(Protocol):
 
     def __getitem__(self, index: int) -> Sample: ...
 
+    @property
+    def names(self) -> list[str]: ...
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modified_lisa.data.annotation import Annotation, rasterize, read_annotation
-from modified_lisa.data.check import Pair, Problem, check_split, problems_error
+from modified_lisa.data.check import Pair, Problem, check_split, list_problems, problems_error
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError
 from modified_lisa.images import read_image
@@ -46,12 +46,13 @@ class ReasonSegDataset:
         self.root = Path(root)
         self.split = split
         self.every_text = split == "train" if every_text is None else every_text
+        self.problems: list[Problem]
+        """What was left out; empty without ``skip_bad_samples``."""
         pairs, self.problems = check_split(root, split)
-        """What was left out (a list of `Problem`); empty without ``skip_bad_samples``."""
         if self.problems and not skip_bad_samples:
             raise problems_error(self.problems)
         if not pairs:
-            raise DataError(f"no sample of {self.root / split} can be used; {problems_error(self.problems)}")
+            raise DataError(f"no sample of {self.root / split} can be used; {list_problems(self.problems)}")
         samples = [
             (pair, number) for pair in pairs for number in range(len(pair.texts) if self.every_text else 1)
         ]

@@ -45,7 +45,7 @@ def resolve_name(name: str, part: str) -> str:
     folder = Path(str(importlib.resources.files("modified_lisa") / "assets" / f"tiny-{part}"))
     if not (folder / "config.json").is_file():
         raise ModelLoadError(
-            f"the bundled tiny {part} is not in this installation; build it with: python scripts/build_tiny_models.py"
+            f"the bundled tiny {part} is not in this installation; build it with: python scripts/tiny_models/build.py"
         )
     return str(folder)
 

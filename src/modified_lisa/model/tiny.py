@@ -1,6 +1,6 @@
 """Small models of the real shapes: a LLaVA with a tokenizer of its own, and a SAM, with random weights.
 
-`scripts/build_tiny_models.py` trains the bundled ones from these; the tests make smaller ones from the same
+`scripts/tiny_models/build.py` trains the bundled ones from these; the tests make smaller ones from the same
 functions. Both are saved in Hugging Face's layout, and loaded by the same code as the full-size models.
 """
 

@@ -129,7 +129,13 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model configuration")
     add = _adder(group)
     name = {"metavar": "NAME"}
-    add("--vlm_name", str, _MODEL.vlm_name, "hub name or folder of a LLaVA, or 'tiny': the bundled one", **name)
+    add(
+        "--vlm_name",
+        str,
+        _MODEL.vlm_name,
+        "hub name or folder of a LLaVA, or 'tiny': the bundled one",
+        **name,
+    )
     add("--sam_name", str, _MODEL.sam_name, "hub name or folder of a SAM, or 'tiny': the bundled one", **name)
     _flag(group, "--use_vlm_vision", "use the VLM's vision encoder for both; without this flag, SAM's")
     add(
@@ -144,7 +150,13 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", str, _MODEL.dtype, "precision of the frozen parts; what trains is always fp32", **choices)
     _flag(group, "--no_quantization", "load the language model unquantised instead of in 4 bits")
     choices = {"choices": BRIDGES, "metavar": "{" + ",".join(BRIDGES) + "}"}
-    add("--bridge", str, _MODEL.bridge, "design of the bridge from vision features to SAM's embedding", **choices)
+    add(
+        "--bridge",
+        str,
+        _MODEL.bridge,
+        "design of the bridge from vision features to SAM's embedding",
+        **choices,
+    )
     add(
         "--bridge_layers",
         _layers,
@@ -165,7 +177,11 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data_dir", str, _RUN.data_dir, "folder that holds train/ and val/", metavar="DIR")
     add("--max_train_samples", int, None, "use only the first N training samples", metavar="N")
     add("--max_val_samples", int, None, "use only the first N validation samples", metavar="N")
-    _flag(group, "--skip_bad_samples", "go on without samples that are broken, instead of listing them and stopping")
+    _flag(
+        group,
+        "--skip_bad_samples",
+        "go on without samples that are broken, instead of listing them and stopping",
+    )
 
 
 def _training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -205,6 +221,12 @@ def _output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint_dir", str, _RUN.checkpoint_dir, "folder of checkpoints", metavar="DIR")
     add("--save_every", int, _RUN.save_every, "write a checkpoint to resume from every N epochs", metavar="N")
     add("--seed", int, _RUN.seed, "random seed; the same seed gives the same run", metavar="N")
-    add("--num_workers", int, _RUN.num_workers, "processes that prepare batches; 0: none beside this", metavar="N")
+    add(
+        "--num_workers",
+        int,
+        _RUN.num_workers,
+        "processes that prepare batches; 0: none beside this",
+        metavar="N",
+    )
     trackers = "also log to a tracker: tensorboard, or another that accelerate knows by name"
     add("--log_with", str, None, trackers, metavar="NAME")

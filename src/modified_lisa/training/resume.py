@@ -46,12 +46,13 @@ def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:
 
 
 def find_checkpoint(resume: str, checkpoint_dir: str | Path) -> Path | None:
-    """The file that ``--resume`` means: a path, or for ``latest`` the newest one, None if there is none."""
-    if resume != "latest":
-        return Path(resume)
+    """The file that ``--resume`` means: a path, or for ``latest`` or a folder the newest one, None if there is none."""
+    folder = Path(checkpoint_dir if resume == "latest" else resume)
+    if resume != "latest" and not folder.is_dir():
+        return folder
     found = [
         (int(match[1]), path)
-        for path in Path(checkpoint_dir).glob("checkpoint_epoch_*.pt")
+        for path in folder.glob("checkpoint_epoch_*.pt")
         if (match := _NUMBER.fullmatch(path.name))
     ]
     return max(found)[1] if found else None
@@ -135,5 +136,5 @@ _OUTPUTS = (
     "overlays_epoch_*.png",
     "training_history.json",
     "curves.png",
-    "logs",
+    "tracker_logs",
 )

@@ -152,7 +152,9 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if not finite and self.scaler.get_scale() < LOWEST_SCALE:
-            self._refuse_gradient(names, "it does not fit into fp16 at any loss scale: use --dtype bf16 or fp32")
+            self._refuse_gradient(
+                names, "it does not fit into fp16 at any loss scale: use --dtype bf16 or fp32"
+            )
         return norm, not finite
 
     def _refuse_gradient(self, names: list[str], advice: str) -> None:

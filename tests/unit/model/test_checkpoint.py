@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from factory import picture, tiny_model
 
+from factory import picture, tiny_model
 from modified_lisa import ModifiedLISA
 from modified_lisa.errors import CheckpointError
 from modified_lisa.model.checkpoint import load_checkpoint, save_checkpoint
@@ -81,7 +81,7 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         load_checkpoint(tmp_path / "nowhere" / "a.pt")
     path = save_checkpoint(tmp_path / "best_model_epoch_3.pt", tiny_model())
-    with pytest.raises(CheckpointError, match="holds best_model_epoch_3.pt"):
+    with pytest.raises(CheckpointError, match=r"holds best_model_epoch_3\.pt"):
         load_checkpoint(tmp_path / "best_model_epoch_4.pt")
     torn = tmp_path / "torn.pt"
     torn.write_bytes(path.read_bytes()[:-500])

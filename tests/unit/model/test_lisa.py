@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from factory import picture, tiny_model
 
+from factory import picture, tiny_model
 from modified_lisa import ModifiedLISA
 from modified_lisa.errors import ConfigError
 from modified_lisa.model.vision import DualVision, SamVision, VlmVision

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from factory import folders, tiny_model
 
+from factory import folders, tiny_model
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ModelLoadError
 from modified_lisa.model.loading import check_quantized, load_vlm

@@ -1,0 +1,69 @@
+"""A training run from a configuration: processes, data, seed, model, loop."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from modified_lisa.benchmark.measure import reset_peak_memory
+from modified_lisa.config import TrainingConfig
+from modified_lisa.data import ReasonSegDataset
+from modified_lisa.errors import DataError
+from modified_lisa.model.lisa import ModifiedLISA
+from modified_lisa.training.loop import Trainer
+from modified_lisa.training.report import make_accelerator
+from modified_lisa.training.resume import seed_everything
+
+__all__ = ["make_deterministic", "train"]
+
+
+def train(config: TrainingConfig) -> dict[str, Any]:
+    """Train as ``config`` says; returns what ``training_history.json`` holds.
+
+    Runs in one process, or in each of those that ``accelerate launch`` or ``torchrun`` has started.
+
+    Raises:
+        ConfigError, DataError, ModelLoadError, CheckpointError: before training; see the message.
+        TrainingError: a loss that is not finite; the checkpoints on disk are good.
+    """
+    accelerator = make_accelerator(config)
+    try:
+        # Data before the model: what is wrong with it is known in seconds; a model may take minutes to load.
+        sets = _open(config, accelerator.print)
+        make_deterministic()
+        seed_everything(config.seed)
+        reset_peak_memory(accelerator.device)
+        model = ModifiedLISA.from_config(config.model, device=accelerator.device)
+        if config.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        return Trainer(config, accelerator, model, sets["train"], sets["val"]).run()
+    finally:
+        accelerator.end_training()
+
+
+def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, ReasonSegDataset]:
+    """Both sets; one DataError with everything that is wrong in either."""
+    sets: dict[str, ReasonSegDataset] = {}
+    errors = []
+    for split, limit in (("train", config.max_train_samples), ("val", config.max_val_samples)):
+        try:
+            opened = ReasonSegDataset(
+                config.data_dir, split, max_samples=limit, skip_bad_samples=config.skip_bad_samples
+            )
+        except DataError as error:
+            errors.append(str(error))
+            continue
+        sets[split] = opened
+        for problem in opened.problems:
+            say(f"skipped: {problem}")
+    if errors:
+        raise DataError("\n".join(errors))
+    return sets
+
+
+def make_deterministic() -> None:
+    """The same seed, the same weights, also on a GPU; an operation that cannot comply warns."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False

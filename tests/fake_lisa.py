@@ -1,0 +1,123 @@
+"""A stand-in for ModifiedLISA that keeps to its contract and runs in a millisecond, for tests of training."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from modified_lisa.config import ModelConfig
+from modified_lisa.data.sample import Sample
+from modified_lisa.geometry import Frame
+
+SIDE = 32
+
+
+@dataclass
+class FakeInputs:
+    frames: list[Frame]
+    pixels: torch.Tensor
+    words: torch.Tensor
+    seg_counts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def to(self, device: Any) -> "FakeInputs":
+        return FakeInputs(self.frames, self.pixels.to(device), self.words.to(device), self.seg_counts)
+
+
+class FakeProcessor:
+    def __call__(self, images: list[np.ndarray], texts: list[str]) -> FakeInputs:
+        frames = [Frame(*image.shape[:2]) for image in images]
+        squares = [
+            frame.to_square(torch.from_numpy(image), SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
+            for frame, image in zip(frames, images, strict=True)
+        ]
+        codes = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
+        words = torch.tensor([list(code) for code in codes]).float() / 255
+        counts = [max(1, text.count("<SEG>")) for text in texts]
+        return FakeInputs(frames, torch.stack(squares), words, counts)
+
+
+class FakeLISA(nn.Module):
+    """Masks from a colour filter that the text modulates. A text with "nan" in it gives a mask of NaN."""
+
+    def __init__(self, seed: int = 0, dropout: float = 0.0, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ModelConfig(vlm_name="fake", sam_name="fake", dtype="fp32", quantize=False)
+        self.processor = FakeProcessor()
+        generator = torch.Generator().manual_seed(seed)
+        self.frozen = nn.Parameter(torch.randn(8, 4, generator=generator), requires_grad=False)
+        self.filter = nn.Parameter(torch.randn(3, 8, generator=generator) * 0.3)
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.iou = nn.Parameter(torch.zeros(8))
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def device(self) -> torch.device:
+        return self.bias.device
+
+    def forward(self, inputs: FakeInputs) -> dict[str, list[torch.Tensor]]:
+        query = self.dropout((inputs.words @ self.frozen.T).tanh())
+        colours = torch.einsum("bd,cd->bc", query, self.filter)
+        logits = torch.einsum("bchw,bc->bhw", inputs.pixels, colours) + self.bias
+        logits = logits.repeat_interleave(256 // SIDE, 1).repeat_interleave(256 // SIDE, 2)
+        return {
+            "pred_masks": [mask[None] for mask in logits],
+            "iou_predictions": list((query.detach() @ self.iou).sigmoid()[:, None]),
+        }
+
+    def trainable_state_dict(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False)
+
+    def describe_parameters(self) -> dict[str, Any]:
+        return {"trainable": 33, "total": 65, "groups": {}}
+
+
+class FakeSet:
+    """Random samples of different sizes; the target is where the image is bright."""
+
+    def __init__(self, size: int, split: str = "train", *, bad: int | None = None, ignore: bool = True) -> None:
+        self.size, self.split, self.bad, self.ignore = size, split, bad, ignore
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        rng = np.random.default_rng([index, len(self.split)])
+        height, width = rng.integers(16, 40, 2)
+        image = np.repeat(np.repeat(rng.integers(0, 256, (4, 4, 3)), 10, 0), 10, 1)[:height, :width]
+        image = image.astype(np.uint8)
+        target = (image[..., 0] > 128).astype(np.uint8)
+        if self.ignore and index % 3 == 0:
+            target[:3] = 255
+        text = f"what is bright, number {index % 2}?"
+        return Sample(self.names[index], image, text, target)
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.split}/image_{index}#0" for index in range(self.size)]
+
+
+class NanLISA(FakeLISA):
+    """Answers the samples whose image has this height and width with NaN."""
+
+    def __init__(self, size: tuple[int, int], **options: Any) -> None:
+        super().__init__(**options)
+        self.size = size
+
+    def forward(self, inputs: FakeInputs) -> dict[str, list[torch.Tensor]]:
+        outputs = super().forward(inputs)
+        outputs["pred_masks"] = [
+            mask * float("nan") if (frame.height, frame.width) == self.size else mask
+            for frame, mask in zip(inputs.frames, outputs["pred_masks"], strict=True)
+        ]
+        return outputs
