@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from modified_lisa.config import ModelConfig
@@ -29,13 +30,16 @@ class FakeInputs:
         return FakeInputs(self.frames, self.pixels.to(device), self.words.to(device), self.seg_counts)
 
 
+def _square(image: np.ndarray, frame: Frame) -> torch.Tensor:
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 128 - 1
+    height, width = frame.content(SIDE)
+    return F.pad(F.interpolate(pixels, (height, width), mode="area")[0], (0, SIDE - width, 0, SIDE - height))
+
+
 class FakeProcessor:
     def __call__(self, images: list[np.ndarray], texts: list[str]) -> FakeInputs:
         frames = [Frame(*image.shape[:2]) for image in images]
-        squares = [
-            frame.to_square(torch.from_numpy(image), SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
-            for frame, image in zip(frames, images, strict=True)
-        ]
+        squares = [_square(image, frame) for frame, image in zip(frames, images, strict=True)]
         codes = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
         words = torch.tensor([list(code) for code in codes]).float() / 255
         counts = [max(1, text.count("<SEG>")) for text in texts]
@@ -43,14 +47,14 @@ class FakeProcessor:
 
 
 class FakeLISA(nn.Module):
-    """Masks from a colour filter that the text modulates. A text with "nan" in it gives a mask of NaN."""
+    """Masks from a colour filter that the text modulates."""
 
     def __init__(self, seed: int = 0, dropout: float = 0.0, config: ModelConfig | None = None) -> None:
         super().__init__()
         self.config = config or ModelConfig(vlm_name="fake", sam_name="fake", dtype="fp32", quantize=False)
         self.processor = FakeProcessor()
+        self.frozen = nn.Parameter(torch.arange(32.0).reshape(8, 4).sin(), requires_grad=False)
         generator = torch.Generator().manual_seed(seed)
-        self.frozen = nn.Parameter(torch.randn(8, 4, generator=generator), requires_grad=False)
         self.filter = nn.Parameter(torch.randn(3, 8, generator=generator) * 0.3)
         self.bias = nn.Parameter(torch.zeros(1))
         self.iou = nn.Parameter(torch.zeros(8))
@@ -83,8 +87,8 @@ class FakeLISA(nn.Module):
 class FakeSet:
     """Random samples of different sizes; the target is where the image is bright."""
 
-    def __init__(self, size: int, split: str = "train", *, bad: int | None = None, ignore: bool = True) -> None:
-        self.size, self.split, self.bad, self.ignore = size, split, bad, ignore
+    def __init__(self, size: int, split: str = "train") -> None:
+        self.size, self.split = size, split
 
     def __len__(self) -> int:
         return self.size
@@ -97,7 +101,7 @@ class FakeSet:
         image = np.repeat(np.repeat(rng.integers(0, 256, (4, 4, 3)), 10, 0), 10, 1)[:height, :width]
         image = image.astype(np.uint8)
         target = (image[..., 0] > 128).astype(np.uint8)
-        if self.ignore and index % 3 == 0:
+        if index % 3 == 0:
             target[:3] = 255
         text = f"what is bright, number {index % 2}?"
         return Sample(self.names[index], image, text, target)

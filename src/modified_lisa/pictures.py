@@ -68,10 +68,10 @@ def _row(sample: Sample, drawn: list[np.ndarray], says: str) -> Image.Image:
     height = max(cell.height for cell in cells)
     captions = ("image", "truth", f"prediction: {says}")
     texts = [*query, *below]
-    top = sum(part.height for part in texts)
+    top = GAP // 2 + sum(part.height for part in texts)
     row = Image.new("RGB", (width, top + height + 2 * TEXT + GAP), "white")
     ImageDraw.Draw(row).line((GAP, 0, width - GAP, 0), fill=(200, 200, 200))
-    offset = 0
+    offset = GAP // 2
     for part in texts:
         row.paste(part, (0, offset))
         offset += part.height

@@ -72,7 +72,13 @@ def test_grey_modes():
     expected = np.stack([grey] * 3, axis=2)
     np.testing.assert_array_equal(read_image(Image.fromarray(grey)), expected)
     np.testing.assert_array_equal(read_image(Image.fromarray(grey > 100)), (expected > 100) * np.uint8(255))
-    for values in (grey, grey[..., None], grey.astype(np.uint16) * 257, (grey / 255).astype(np.float32), grey / 255):
+    for values in (
+        grey,
+        grey[..., None],
+        grey.astype(np.uint16) * 257,
+        (grey / 255).astype(np.float32),
+        grey / 255,
+    ):
         np.testing.assert_array_equal(read_image(values), expected)
     np.testing.assert_array_equal(read_image(grey > 100), (expected > 100) * np.uint8(255))
 
@@ -119,9 +125,7 @@ def test_transparency_is_laid_over_white(tmp_path):
     np.testing.assert_array_equal(read_image(rgba / 255), expected)
     np.testing.assert_array_equal(read_image(rgba.astype(np.uint16) * 257), expected)
     np.testing.assert_array_equal(read_image(Image.fromarray(rgba)), expected)
-    grey_alpha = Image.fromarray(rgba[..., [0, 3]], "LA") if False else Image.merge(
-        "LA", [Image.fromarray(rgba[..., 0]), Image.fromarray(rgba[..., 3])]
-    )
+    grey_alpha = Image.merge("LA", [Image.fromarray(rgba[..., 0]), Image.fromarray(rgba[..., 3])])
     assert read_image(grey_alpha)[0, :, 1].tolist() == [255, 244, 200]
     assert read_image(rgba > 0).tolist() == [[WHITE, [255, 0, 0], [255, 0, 0]]]
 
@@ -156,7 +160,9 @@ def test_every_mode_gives_rgb(mode):
 def test_first_frame_of_an_animation(tmp_path, suffix):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     path = tmp_path / f"a.{suffix}"
-    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {})
+    )
     assert read_image(path)[2, 2].tolist() == [255, 0, 0]
 
 
@@ -238,6 +244,7 @@ def test_decompression_bomb(tmp_path, monkeypatch):
             read(tmp_path / "bomb.png")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_does_not_hide_the_picture(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(COLOURS).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")

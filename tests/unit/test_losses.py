@@ -66,7 +66,9 @@ def test_ignored_pixels_never_matter(loss, seed):
     logits, target = masks(seed)
     ignored = target == 255
     changed = logits.clone()
-    changed[ignored] = torch.tensor([math.inf, math.nan, -1e30, 7.0]).double()[torch.arange(ignored.sum()) % 4]
+    changed[ignored] = torch.tensor([math.inf, math.nan, -1e30, 7.0]).double()[
+        torch.arange(ignored.sum()) % 4
+    ]
     changed.requires_grad_()
     value = loss(changed, target)
     assert torch.equal(value, loss(logits, target))
@@ -91,7 +93,9 @@ def test_bounds_permutation_and_independence(loss, seed):
     order = torch.randperm(35, generator=torch.Generator().manual_seed(seed))
     shuffled = loss(logits.flatten(1)[:, order], target.flatten(1)[:, order])
     torch.testing.assert_close(shuffled, value)
-    torch.testing.assert_close(torch.cat([loss(logits[i : i + 1], target[i : i + 1]) for i in range(3)]), value)
+    torch.testing.assert_close(
+        torch.cat([loss(logits[i : i + 1], target[i : i + 1]) for i in range(3)]), value
+    )
     # A logit that moves towards its label can only help.
     better = logits + (2.0 * (target == 1) - 1)
     assert (loss(better, target) <= value + 1e-12).all()

@@ -144,7 +144,10 @@ def test_any_kind_of_input_is_the_same(dtype):
     assert len(together) == 3
     tensors = SegmentationMetrics().update(torch.from_numpy(prediction), torch.from_numpy(target).long())
     assert tensors == together
-    single = [SegmentationMetrics().update(p, torch.from_numpy(t))[0] for p, t in zip(prediction, target, strict=True)]
+    single = [
+        SegmentationMetrics().update(p, torch.from_numpy(t))[0]
+        for p, t in zip(prediction, target, strict=True)
+    ]
     assert single == together
     assert SegmentationMetrics().update(prediction[:0], target[:0]) == []
 

@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: "argparse._SubParsersAction", name: str, text: str, **more: str
+    commands: "argparse._SubParsersAction", name: str, text: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
     """A subcommand that is carried out by the function of its name in `commands`."""
 
@@ -74,7 +74,7 @@ def _command(
         getattr(heavy, name)(arguments)
 
     added: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False, **more
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog, allow_abbrev=False
     )
     added.set_defaults(run=run)
     return added

@@ -50,11 +50,13 @@ class Segmenter:
         Raises:
             CheckpointError: the checkpoint is missing, torn, or does not fit the model.
             ModelLoadError: the VLM or the SAM that it was trained on cannot be found.
-            ConfigError: an override that does not exist or does not go with the rest.
+            ConfigError: an override that does not exist or does not go with the rest; no such device.
         """
         from modified_lisa.model.lisa import ModifiedLISA
 
-        model = ModifiedLISA.from_pretrained("tiny" if source is None else source, device=device, **overrides)
+        model = ModifiedLISA.from_pretrained(
+            "tiny" if source is None else source, device=_existing_device(device), **overrides
+        )
         return cls(model)
 
     def segment(self, image: ImageSource, query: str, *, threshold: float = 0.0) -> Segmentation:
@@ -130,6 +132,19 @@ class Segmenter:
             size=picture.shape[:2],
             image=picture,
         )
+
+
+def _existing_device(device: str | torch.device | None) -> torch.device | None:
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"the device is {device!r}; it must be like cpu, cuda or cuda:0") from error
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= gpus:
+        raise ConfigError(f"the device is {str(found)!r}, and PyTorch sees {gpus} CUDA GPU(s) here; use cpu")
+    return found
 
 
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:

@@ -157,18 +157,35 @@ class ModifiedLISA(nn.Module):
         Args:
             tokens: (B, P, Dv), the vision source's.
         """
+        embedding = self.language_model.get_input_embeddings()
         weights = next(self.projector.parameters())
-        image_embeds = self.projector(tokens.to(weights.dtype)).to(self._frozen_dtype)
+        image_embeds = self.projector(tokens.to(weights.dtype)).to(embedding.weight.dtype)
         # The <SEG> id may lie beyond the embedding's rows, and the image token's row is not used.
         ids = inputs.input_ids.masked_fill(inputs.is_seg | inputs.is_image, 0)
-        embeds = self.language_model.get_input_embeddings()(ids)
-        embeds = embeds.masked_scatter(inputs.is_image[..., None], image_embeds)
+        embeds = embedding(ids).masked_scatter(inputs.is_image[..., None], image_embeds)
         embeds = self.seg_embedding(embeds, inputs.is_seg)
-        # No attention mask: padding is on the right, and a causal model does not look there.
-        states = self.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        wanted = inputs.is_seg
         if self.config.seg_state == "before":
-            return states[:, :-1][inputs.is_seg[:, 1:]]
-        return states[inputs.is_seg]
+            wanted = torch.cat((wanted[:, 1:], torch.zeros_like(wanted[:, :1])), dim=1)
+        # No attention mask: padding is on the right, and a causal model does not look there.
+        if not (self.frozen_prefix and torch.is_grad_enabled()):
+            return self.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[wanted]
+        # Nothing before the first <SEG> depends on a trained weight: that part needs no gradient, only its
+        # keys and values. The same gradients, from a backward pass over a few tokens instead of hundreds.
+        cut = inputs.first_seg - (self.config.seg_state == "before")
+        with torch.no_grad():
+            prefix = self.language_model(inputs_embeds=embeds[:, :cut], use_cache=True).past_key_values
+        rest = self.language_model(inputs_embeds=embeds[:, cut:], past_key_values=prefix, use_cache=True)
+        return rest.last_hidden_state[wanted[:, cut:]]
+
+    @property
+    def frozen_prefix(self) -> bool:
+        """Whether the prompt before ``<SEG>`` is free of trained weights, so that it needs no gradient.
+
+        Not with LoRA, a trained projector, or the ``sam`` source, whose bridge makes the image's tokens.
+        """
+        config = self.config
+        return not (config.lora_r or config.train_projector or config.vision_source == "sam" or self._recomputes)
 
     def _inputs(
         self, images: Sequence[ImageSource] | ModelInputs, texts: Sequence[str] | None
@@ -249,10 +266,6 @@ class ModifiedLISA(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.seg_embedding.row.device
-
-    @property
-    def _frozen_dtype(self) -> torch.dtype:
-        return loading.DTYPES[self.config.dtype]
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the language model's activations in the backward pass: less memory, more time."""

@@ -45,6 +45,11 @@ class ModelInputs:
         return len(self.frames)
 
     @property
+    def first_seg(self) -> int:
+        """Position of the earliest ``<SEG>`` of the batch."""
+        return int(self.is_seg.any(dim=0).int().argmax())
+
+    @property
     def seg_counts(self) -> list[int]:
         """Masks of each text."""
         return [int(count) for count in self.is_seg.sum(dim=1)]

@@ -29,6 +29,7 @@ from modified_lisa.training.step import Stepper, learning_rate
 
 __all__ = ["Trainer"]
 
+SPECIFIED = ("loss", "bce", "dice", "iou_loss", "mIoU", "cIoU")
 TIMED_SAMPLES = 10
 
 
@@ -151,7 +152,8 @@ class Trainer:
                     f"step {number + 1}: the gradient overflowed in fp16; step skipped, loss scale lowered to "
                     f"{self.stepper.scaler.get_scale():g}"
                 )
-        return {**{term: total / seen for term, total in sums.items()}, **self._gathered(metrics).compute()}
+        means = {term: total / seen for term, total in sums.items()}
+        return _ordered({**means, **self._gathered(metrics).compute()})
 
     def _validate(self) -> dict[str, float]:
         result: EvaluationResult = evaluate(
@@ -163,7 +165,8 @@ class Trainer:
             loss_weights=self.config.loss,
             progress=lambda samples: self.report.bar.update(samples * self.processes),
         )
-        return {f"val_{key}": value for key, value in {**result.losses, **result.metrics}.items()}
+        values = _ordered({**result.losses, **result.metrics}, first=("loss", "mIoU", "cIoU"))
+        return {f"val_{key}": value for key, value in values.items()}
 
     def _rate(self, step: int) -> float:
         return learning_rate(self.config.lr, step, warmup=self.config.warmup_steps, total=self.total_steps)
@@ -249,3 +252,8 @@ def _take(loaded: Iterator[Batch], number: int) -> Iterator[Batch]:
     """The next ``number`` batches; unlike islice, it asks for no more than that."""
     for _ in range(number):
         yield next(loaded)
+
+
+def _ordered(values: dict[str, float], first: tuple[str, ...] = SPECIFIED) -> dict[str, float]:
+    """The specification's keys first, in its order; then those that are ours."""
+    return {key: values[key] for key in first} | values

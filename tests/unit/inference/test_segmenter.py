@@ -94,6 +94,12 @@ def test_a_trained_checkpoint_comes_back(segmenter, tmp_path):
     np.testing.assert_array_equal(again.segment(image, "it").scores, segmenter.segment(image, "it").scores)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 1.5])
+def test_a_device_that_is_not_there_is_refused(device, tmp_path):
+    with pytest.raises(ConfigError, match="the device is"):
+        Segmenter.from_pretrained(tmp_path, device=device)
+
+
 def test_segmenting_is_evaluation_mode_without_gradients():
     model = tiny_model(lora_r=2, lora_dropout=0.5).train()
     segmenter = Segmenter(model)

@@ -150,6 +150,38 @@ def test_gradient_checkpointing_gives_the_same_gradient() -> None:
     torch.testing.assert_close(grads[0], grads[1])
 
 
+@pytest.mark.parametrize("state", ["at", "before"])
+@pytest.mark.parametrize("source", ["vlm", "dual"])
+def test_the_prefix_without_gradient_gives_the_same_states_and_gradients(
+    source: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, for a batch whose first <SEG>s stand at different places."""
+    model = tiny_model(vision_source=source, seg_state=state).double()
+    inputs = model.processor(IMAGES, TEXTS)
+    assert len(set(inputs.is_seg.int().argmax(dim=1).tolist())) == 3
+    tokens = torch.randn(3, 16, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert model.frozen_prefix
+    results = []
+    for frozen in (True, False):
+        monkeypatch.setattr(ModifiedLISA, "frozen_prefix", frozen)
+        model.zero_grad()
+        states = model.seg_states(tokens, inputs)
+        weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(0), dtype=states.dtype)
+        (states * weights).sum().backward()
+        results.append((states.detach(), model.seg_embedding.row.grad))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-10, atol=1e-12)
+    assert results[0][1] is not None
+    assert results[0][1].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"vision_source": "sam"}, {"lora_r": 2}, {"train_projector": True}], ids=["sam", "lora", "projector"]
+)
+def test_the_prefix_keeps_its_gradient_where_something_before_seg_trains(options: dict[str, object]) -> None:
+    assert not tiny_model(**options).frozen_prefix
+
+
 def test_an_autocast_around_the_call_changes_nothing() -> None:
     model = tiny_model()
     with torch.no_grad():

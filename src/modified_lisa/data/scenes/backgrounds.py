@@ -109,7 +109,9 @@ def _room(h: int, w: int, rng: Rng) -> tuple:
     return image, [wall, floor], edge
 
 
-def _grid(h: int, w: int, rng: Rng, rgb: np.ndarray, line: np.ndarray, cell: tuple[int, int], shift: bool) -> np.ndarray:
+def _grid(
+    h: int, w: int, rng: Rng, rgb: np.ndarray, line: np.ndarray, cell: tuple[int, int], shift: bool
+) -> np.ndarray:
     image, thick = _fill(h, w, rgb), int(rng.integers(1, 4))
     rows = int(h / cell[0]) + 1
     for row in range(rows):
@@ -152,7 +154,13 @@ def _carpet(h: int, w: int, rng: Rng) -> tuple:
 
 def _grass(h: int, w: int, rng: Rng) -> tuple:
     rgb = _vary(rng, 134, 170, 100)
-    return _fill(h, w, rgb) + _clouds(h, w, 3, rng, 0.4) * np.float32(16) + _clouds(h, w, 50, rng) * np.float32(10), [rgb], None
+    return (
+        _fill(h, w, rgb)
+        + _clouds(h, w, 3, rng, 0.4) * np.float32(16)
+        + _clouds(h, w, 50, rng) * np.float32(10),
+        [rgb],
+        None,
+    )
 
 
 def _water(h: int, w: int, rng: Rng) -> tuple:
@@ -163,7 +171,11 @@ def _water(h: int, w: int, rng: Rng) -> tuple:
 
 def _stone(h: int, w: int, rng: Rng) -> tuple:
     rgb = _tint(rng, 110, 175, 6)
-    return _fill(h, w, rgb) + _clouds(h, w, 2.5, rng) * np.float32(14) + _clouds(h, w, 30, rng) * np.float32(10), [rgb], None
+    return (
+        _fill(h, w, rgb) + _clouds(h, w, 2.5, rng) * np.float32(14) + _clouds(h, w, 30, rng) * np.float32(10),
+        [rgb],
+        None,
+    )
 
 
 def _night(h: int, w: int, rng: Rng) -> tuple:
@@ -195,4 +207,6 @@ BACKGROUNDS = tuple(_MAKERS)
 def make_background(name: str, height: int, width: int, rng: Rng) -> Background:
     """Paint the background ``name`` (one of `BACKGROUNDS`)."""
     image, rgbs, horizon = _MAKERS[name](height, width, rng)
-    return Background(name, np.ascontiguousarray(image, dtype=np.float32), np.array(rgbs, dtype=np.float32), horizon)
+    return Background(
+        name, np.ascontiguousarray(image, dtype=np.float32), np.array(rgbs, dtype=np.float32), horizon
+    )

@@ -36,7 +36,7 @@ def _collect(mask: np.ndarray, x: int, y: int, pieces: list[tuple[int, np.ndarra
             if len(points) < 3:  # a straight line or a single pixel: same pixels, said with three points
                 points = np.concatenate([points, points[:1], points[:1]])[:3]
             area = int(cv2.contourArea(contour)) + len(contour)
-            pieces.append((area, (points + (x, y)).astype(np.int32)))
+            pieces.append((area, (points + np.array([x, y])).astype(np.int32)))
             continue
         left, top, width, height = cv2.boundingRect(contour)
         piece = np.zeros((height, width), np.uint8)

@@ -49,7 +49,7 @@ def _kind(name: str, draw: Callable[[np.random.Generator], Drawing], **more: obj
 _ALL = (
     _kind("ball", plain.ball, tilt=180, alike=("circle", "balloon")),
     _kind("teddy bear", plain.teddy, other_names=(("teddy", "teddies"),)),
-    _kind("kite", travel.kite, tilt=30, alike=("diamond",)),
+    _kind("kite", travel.kite, tilt=30, alike=()),
     _kind("balloon", travel.balloon, tilt=15, alike=("ball",)),
     _kind("drum", tools.drum),
     _kind("guitar", tools.guitar, tilt=40),
@@ -106,7 +106,7 @@ _ALL = (
     _kind("cloud", nature.cloud, tilt=4),
     _kind("star", plain.star_shape, tilt=36),
     _kind("circle", plain.circle, tilt=0, alike=("ball", "ring", "clock", "moon", "sun")),
-    _kind("square", plain.square, tilt=10, alike=("box", "present", "diamond")),
+    _kind("square", plain.square, tilt=10, alike=("box", "present")),
     _kind("triangle", plain.triangle, tilt=15),
     _kind("hexagon", plain.hexagon, tilt=30),
     _kind("ring", plain.ring, tilt=180, alike=("circle",)),

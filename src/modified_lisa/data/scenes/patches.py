@@ -62,7 +62,9 @@ def draw_patch(look: Look, extent: float, largest: float, rng: np.random.Generat
     rgb = palette.astype(np.float32)[index]
     main_share = float(shares[is_main[1:]].sum())
     texture = look.texture
-    if texture in NAMED_TEXTURES and (main_share < 0.5 or np.count_nonzero(cover) < 0.35 * cover.size or extent < 34):
+    if texture in NAMED_TEXTURES and (
+        main_share < 0.5 or np.count_nonzero(cover) < 0.35 * cover.size or extent < 34
+    ):
         texture = "plain"
     also = _other_colours(parts, shares, look.colour)
     if texture != "plain":
@@ -73,7 +75,7 @@ def draw_patch(look: Look, extent: float, largest: float, rng: np.random.Generat
         elif texture == "gradient":
             second = main * np.float32(0.62) if main.mean() > 60 else main + 60
         rgb += strength[..., None] * (second - rgb)
-    _line_work(rgb, parts, main, rng)
+    _line_work(rgb, index, [tone for _, tone in parts], main, rng)
     _shade(rgb, rng, round_=look.kind in ("ball", "balloon", "apple"))
     return Patch(look, cover, np.clip(rgb, 0, 255).astype(np.uint8), also, texture)
 
@@ -113,16 +115,23 @@ def _second_colour(look: Look) -> tuple[np.ndarray, str]:
     return np.array((246, 246, 242), np.float32), "white"
 
 
-def _line_work(rgb: np.ndarray, parts: list[tuple[np.ndarray, str]], main: np.ndarray, rng: np.random.Generator) -> None:
+def _line_work(rgb: np.ndarray, index: np.ndarray, tones: list[str], main: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw lines where one tone meets another, not where two parts of the same tone join."""
     style = rng.choice(["none", "soft", "dark"], p=[0.3, 0.4, 0.3])
     if style == "none":
         return
-    ink = main * np.float32(0.55) if style == "soft" and main.mean() > 60 else np.array((30, 28, 32), np.float32)
-    if style == "soft" and main.mean() <= 60:
-        ink = main + 70
-    thick = 2 if min(rgb.shape[:2]) > 110 and rng.random() < 0.5 else 1
-    lines = [points for points, _ in parts]
-    cv2.polylines(rgb, lines, True, [float(value) for value in ink], thick, cv2.LINE_8, _SHIFT)
+    ink = main * np.float32(0.55) if main.mean() > 60 else main + 70
+    if style == "dark":
+        ink = np.array((30, 28, 32), np.float32)
+    names = {tone: number for number, tone in enumerate(dict.fromkeys(tones), start=1)}
+    tone = np.array([0, *[names[name] for name in tones]], np.uint8)[index]
+    edge = np.zeros(index.shape, bool)
+    edge[:, 1:] |= tone[:, 1:] != tone[:, :-1]
+    edge[1:] |= tone[1:] != tone[:-1]
+    if min(index.shape) > 110 and rng.random() < 0.5:
+        edge[:, :-1] |= edge[:, 1:]
+        edge[:-1] |= edge[1:]
+    rgb[edge] = ink
 
 
 def _shade(rgb: np.ndarray, rng: np.random.Generator, *, round_: bool) -> None:

@@ -1,0 +1,71 @@
+"""Turning templates into English: number, articles, which wordings may be used.
+
+Templates: ``{slot}`` is filled in; ``[a|b]`` gives the words for one target and for several; a leading ``!``
+marks a wording held out from training; one that ends in ``?`` or a full stop is a sentence, the others are
+phrases; ``a(n)`` becomes a or an.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+__all__ = ["NUMBERS", "Speaker", "article", "is_sentence", "number_word"]
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_CHOICE = re.compile(r"\[([^|\]]*)\|([^|\]]*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
+_ARTICLE = re.compile(r"\ba\(n\) (\w)")
+_THINGS = (("thing", "things"), ("object", "objects"), ("item", "items"))
+
+Slot = str | Callable[["Speaker", bool], str]
+
+
+def is_sentence(template: str) -> bool:
+    return template.endswith(("?", "."))
+
+
+def article(noun: str) -> str:
+    """ "a ball", "an orange cup"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def number_word(number: int) -> str:
+    return NUMBERS[number] if number < len(NUMBERS) else str(number)
+
+
+class Speaker:
+    """Chooses among wordings. ``held_out``: prefer those kept from training, and note whether one was used."""
+
+    def __init__(self, rng: np.random.Generator, *, held_out: bool = False) -> None:
+        self.rng = rng
+        self.held_out = held_out
+        self.used_held_out = False
+        self._thing = self.choose(_THINGS)
+
+    def choose(self, options: Sequence) -> "any":  # type: ignore[valid-type]
+        return options[int(self.rng.integers(len(options)))]
+
+    def thing(self, plural: bool) -> str:
+        """thing, object or item: the same all through one text."""
+        return self._thing[int(plural)]
+
+    def pick(self, templates: Sequence[str]) -> str | None:
+        """One of the templates that may be used; held-out ones only, and first, when the speaker is to use them."""
+        kept = [template[1:] for template in templates if template.startswith("!")]
+        if self.held_out and kept:
+            self.used_held_out = True
+            return self.choose(kept)
+        familiar = [template for template in templates if not template.startswith("!")]
+        return self.choose(familiar) if familiar else None
+
+    def fill(self, template: str, slots: Mapping[str, Slot], plural: bool) -> str:
+        """The template in words, for one target or (``plural``) several."""
+        text = _CHOICE.sub(lambda match: match[2 if plural else 1], template)
+
+        def words(match: re.Match[str]) -> str:
+            slot = slots[match[1]]
+            return slot if isinstance(slot, str) else slot(self, plural)
+
+        text = " ".join(_SLOT.sub(words, text).split())
+        return _ARTICLE.sub(lambda match: f"{'an' if match[1] in 'aeiou' else 'a'} {match[1]}", text)

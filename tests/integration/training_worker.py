@@ -1,0 +1,58 @@
+"""Started by torchrun in test_training_processes.py: a run with the fake model in this process's share.
+
+Usage: training_worker.py FOLDER BATCH_SIZE ACCUMULATION CASE
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fake_lisa import FakeLISA, FakeSet, NanLISA
+
+from modified_lisa.config import TrainingConfig
+from modified_lisa.errors import DataError, ModifiedLISAError
+from modified_lisa.training.loop import Trainer
+from modified_lisa.training.report import make_accelerator
+
+
+class BadOnOneProcess(FakeSet):
+    """A sample that cannot be read, which only one process meets."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 3:
+            raise DataError("train/image_3#0 has gone bad")
+        return super().__getitem__(index)
+
+
+def main(folder: str, batch_size: str, accumulation: str, case: str) -> None:
+    config = TrainingConfig(
+        epochs=2,
+        batch_size=int(batch_size),
+        gradient_accumulation_steps=int(accumulation),
+        lr=0.1,
+        warmup_steps=2,
+        output_dir=f"{folder}/outputs",
+        checkpoint_dir=f"{folder}/checkpoints",
+        resume="latest",
+    )
+    accelerator = make_accelerator(config)
+    # Different first weights in each process: the run must make them equal.
+    model = FakeLISA(seed=accelerator.process_index)
+    train: FakeSet = FakeSet(9)  # the last step has one sample, so one of two processes has nothing to do
+    if case == "nan":
+        model = NanLISA(train[3].target.shape, seed=accelerator.process_index)
+    elif case == "bad":
+        train = BadOnOneProcess(9)
+    try:
+        Trainer(config, accelerator, model, train, FakeSet(5, "val")).run()
+    except ModifiedLISAError as error:
+        rank = os.environ.get("RANK", "0")
+        Path(folder, f"error_{rank}.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
