@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 import sam as sam_training
+import torch
 import vlm as vlm_training
 from data import Pool, make_example
 
@@ -19,6 +19,7 @@ from modified_lisa.files import write_text
 from modified_lisa.model.tiny import build_sam, build_tokenizer, build_vlm, save_sam, save_vlm
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets"
+SQUARES = {"vlm": (336, "bicubic"), "sam": (512, "bilinear")}
 CARD = """---
 license: apache-2.0
 ---
@@ -39,7 +40,7 @@ def corpus(seed: int, scenes: int) -> list[str]:
     rng = np.random.default_rng(seed)
     texts = ["USER: ASSISTANT: segmentation mask"] * 200
     for _ in range(scenes):
-        example = make_example(rng)
+        example = make_example(rng, *SQUARES["vlm"])
         texts += [f"USER: \n{question} ASSISTANT: {answer} " for question, answer in example.answers]
         texts += [f"USER: \n{query} ASSISTANT: " for query, _ in example.queries]
     return texts
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--first", type=int, default=3000, help="scenes made before the first step")
+    parser.add_argument("--capacity", type=int, default=40_000, help="scenes kept; 1 MB of memory each")
     parser.add_argument("--tokenizer_scenes", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -67,7 +69,16 @@ def main() -> None:
 
     for part in ("vlm", "sam") if arguments.part == "all" else (arguments.part,):
         folder = arguments.out / f"tiny-{part}"
-        pool = Pool(arguments.seed, workers=arguments.workers, capacity=60_000, first=arguments.first)
+        side, how = SQUARES[part]
+        pool = Pool(
+            arguments.seed,
+            side,
+            how,
+            workers=arguments.workers,
+            capacity=arguments.capacity,
+            first=arguments.first,
+            device=device,
+        )
         if part == "vlm":
             tokenizer = build_tokenizer(corpus(arguments.seed + 7, arguments.tokenizer_scenes))
             vlm = build_vlm(tokenizer)

@@ -5,24 +5,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from data import PADDING, Example, Pool
+from data import PADDING, Example, Pool, normalised
 from torch import nn
 from tqdm import tqdm
 
 from modified_lisa.losses import bce_loss, dice_loss
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def pixels(
-    squares: list[torch.Tensor], mean: tuple[float, ...], std: tuple[float, ...], device: Any
-) -> torch.Tensor:
-    """uint8 squares -> normalised float32 (B, 3, S, S). (Padding is black here, the mean in use; both occur.)"""
-    batch = torch.stack(squares).to(device, non_blocking=True).float().div_(255)
-    shape = (1, 3, 1, 1)
-    return (batch - torch.tensor(mean, device=device).view(shape)) / torch.tensor(std, device=device).view(
-        shape
-    )
 
 
 class Concepts(nn.Module):
@@ -89,14 +78,15 @@ def _boxes(masks: torch.Tensor) -> torch.Tensor:
 
 
 def loss_of(
-    sam: Any, concepts: Concepts, examples: list[Example], generator: torch.Generator
+    sam: Any,
+    concepts: Concepts,
+    drawn: tuple[torch.Tensor, torch.Tensor, list[Example]],
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, float]:
     """One step's loss, and the mean IoU of the masks."""
-    device = next(sam.parameters()).device
-    embedding = sam.vision_encoder(
-        pixels([e.sam_square for e in examples], MEAN, STD, device)
-    ).last_hidden_state.float()
-    labels = torch.stack([e.labels for e in examples]).to(device).long()
+    squares, labels, examples = drawn
+    device = squares.device
+    embedding = sam.vision_encoder(normalised(squares, MEAN, STD)).last_hidden_state.float()
     positions = sam.get_image_wide_positional_embeddings().expand(len(examples), -1, -1, -1)
     total, ious = torch.zeros((), device=device), []
     for way in ("point", "points", "box", "kind", "colour"):

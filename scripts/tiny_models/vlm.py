@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from data import MAX_OBJECTS, PADDING, Example, Pool
-from sam import pixels
+from data import PADDING, Example, Pool, normalised
 from torch import nn
 from tqdm import tqdm
 
@@ -50,7 +49,7 @@ def pack(
     rows, pointers = [], []
     for row, example in enumerate(examples):
         ids, labels, segment = list(begin), [-100] * len(begin), [0] * len(begin)
-        positions, number = list(range(len(begin))), 0
+        positions = list(range(len(begin)))
         parts: list[tuple[list[int], list[int], tuple[int, ...] | None]] = []
         for index in torch.randperm(len(example.answers), generator=generator)[:questions]:
             question, answer = example.answers[int(index)]
@@ -66,8 +65,7 @@ def pack(
             query, targets = example.queries[int(index)]
             trigger = TRIGGERS[int(torch.randint(len(TRIGGERS), (1,), generator=generator))]
             parts.append((tokenizer.encode(f"\n{query}{trigger}", add_special_tokens=False), [], targets))
-        for asked, answered, targets in parts:
-            number += 1
+        for number, (asked, answered, targets) in enumerate(parts, start=1):
             if targets is not None:
                 pointers.append((row, len(ids) + len(asked) - 1, targets))
             positions += range(len(begin), len(begin) + len(asked) + len(answered))
@@ -97,13 +95,12 @@ class Heads(nn.Module):
         self.edges = nn.Linear(vision_width, 16)
 
 
-def _patch_maps(examples: list[Example], device: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _patch_maps(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels of the 24 x 24 patch centres (B, 576), and occupancy of 4 x 4 parts of each patch (B, 576, 16)."""
-    labels = torch.stack([e.labels for e in examples]).to(device)
     centres = F.interpolate(labels[:, None].float(), (24, 24), mode="nearest-exact")[:, 0].long()
     occupied = ((labels > 0) & (labels < PADDING)).float()[:, None]
     fine = F.interpolate(occupied, (96, 96), mode="area")
-    return labels, centres.flatten(1), F.pixel_unshuffle(fine, 4).flatten(2).transpose(1, 2)
+    return centres.flatten(1), F.pixel_unshuffle(fine, 4).flatten(2).transpose(1, 2)
 
 
 def _names(examples: list[Example], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,13 +114,18 @@ def _names(examples: list[Example], device: Any) -> tuple[torch.Tensor, torch.Te
     return kinds.to(device), colours.to(device)
 
 
-def loss_of(vlm: Any, heads: Heads, examples: list[Example], packed: Packed) -> dict[str, torch.Tensor]:
+def loss_of(
+    vlm: Any,
+    heads: Heads,
+    squares: torch.Tensor,
+    labels: torch.Tensor,
+    examples: list[Example],
+    packed: Packed,
+) -> dict[str, torch.Tensor]:
     """The four losses, and ``pointing_iou`` of the picked patches."""
     device = heads.bias.device
     inner = vlm.model
-    states = inner.vision_tower(
-        pixels([e.vlm_square for e in examples], MEAN, STD, device), output_hidden_states=True
-    )
+    states = inner.vision_tower(normalised(squares, MEAN, STD), output_hidden_states=True)
     features = [state[:, 1:] for state in states.hidden_states]
     ids, segment = packed.ids.to(device), packed.segment.to(device)
     embeds = inner.language_model.get_input_embeddings()(ids)
@@ -146,7 +148,7 @@ def loss_of(vlm: Any, heads: Heads, examples: list[Example], packed: Packed) -> 
     spoken = wanted != -100
     losses["words"] = F.cross_entropy(vlm.lm_head(hidden[:, :-1][spoken]).float(), wanted[spoken])
 
-    labels, centres, occupancy = _patch_maps(examples, device)
+    centres, occupancy = _patch_maps(labels)
     rows = torch.tensor([row for row, _, _ in packed.pointers], device=device)
     at = torch.tensor([token for _, token, _ in packed.pointers], device=device)
     chosen = torch.zeros(len(rows), PADDING + 1, dtype=torch.bool)
@@ -164,7 +166,7 @@ def loss_of(vlm: Any, heads: Heads, examples: list[Example], packed: Packed) -> 
         found = pointing > 0
         losses["pointing_iou"] = ((found & picked).sum(1) / (found | picked).sum(1).clamp(min=1)).mean()
 
-    masks = chosen.gather(1, labels.long().flatten(1)[rows]).view(-1, *labels.shape[1:])
+    masks = chosen.gather(1, labels.flatten(1)[rows]).view(-1, *labels.shape[1:])
     columns, lines = masks.any(1).float(), masks.any(2).float()
     side = labels.shape[-1]
     ends = (
@@ -210,10 +212,10 @@ def train(
         share = max(spent / seconds, step / steps)
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 300) * (1 - share) ** 0.9
-        examples = pool.draw(batch)
+        squares, labels, examples = pool.draw(batch)
         packed = pack(examples, tokenizer, generator, questions=5, queries=5)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            losses = loss_of(vlm, heads, examples, packed)
+            losses = loss_of(vlm, heads, squares, labels, examples, packed)
         optimizer.zero_grad()
         sum(weight * losses[name] for name, weight in WEIGHTS.items()).backward()  # type: ignore[union-attr]
         nn.utils.clip_grad_norm_(parameters, 1.0)

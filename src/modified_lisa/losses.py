@@ -17,10 +17,10 @@ from torch import Tensor
 
 from modified_lisa.config import LossWeights
 from modified_lisa.errors import DataError
+from modified_lisa.geometry import IGNORE
 
 __all__ = ["bce_loss", "dice_loss", "iou_loss", "iou_prediction_loss", "segmentation_loss"]
 
-IGNORE = 255
 # LISA divides by 1000 inside the sums and adds 1e-6: the same ratio as adding 1e-3 to sums of whole pixels.
 SMOOTHING = 1000 * 1e-6
 _DEFAULT_WEIGHTS = LossWeights()

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from modified_lisa.errors import DataError
+from modified_lisa.geometry import IGNORE
 
 __all__ = ["MaskScore", "SegmentationMetrics"]
-
-IGNORE = 255
 
 
 class MaskScore(NamedTuple):

@@ -132,8 +132,14 @@ def curves(path: str | os.PathLike[str], epochs: Sequence[dict[str, Any]]) -> Pa
         for part, prefix, style in (("train", "", "--"), ("val", "val_", "-")):
             values = [record[part][prefix + key] for record in epochs]
             axes.plot(
-                numbers, values, style, marker="o", ms=4, mfc="white" if part == "train" else colour,
-                color=colour, label=f"{part} {label}",
+                numbers,
+                values,
+                style,
+                marker="o",
+                ms=4,
+                mfc="white" if part == "train" else colour,
+                color=colour,
+                label=f"{part} {label}",
             )
 
     for key, label, colour in (

@@ -19,9 +19,7 @@ def _launch(folder: Path, processes: int, *arguments: object) -> None:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     words = [*command, str(WORKER), str(folder), *map(str, arguments)]
-    done = subprocess.run(
-        words, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

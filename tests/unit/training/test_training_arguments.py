@@ -91,7 +91,12 @@ def test_every_value_reaches_its_field() -> None:
         "--bce_weight 2 --dice_weight 3 --iou_weight 0 --grad_clip 0 --seed 7".split()
     )
     model, loss = config.model, config.loss
-    assert (model.vision_source, model.dtype, model.bridge, model.bridge_layers) == ("vlm", "fp16", "linear", (-2, 6))
+    assert (model.vision_source, model.dtype, model.bridge, model.bridge_layers) == (
+        "vlm",
+        "fp16",
+        "linear",
+        (-2, 6),
+    )
     assert model.train_mask_decoder
     assert model.train_projector
     assert (model.lora_r, model.lora_alpha, model.lora_dropout) == (8, 4.0, 0.1)

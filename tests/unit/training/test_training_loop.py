@@ -215,7 +215,9 @@ def test_earlier_run_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "outputs" / "notes.txt").write_text("mine", encoding="utf-8")
     _run(_config(tmp_path, epochs=1))
     assert "earlier_run_1" in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint_*")] == ["checkpoint_epoch_1.pt"]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint_*")] == [
+        "checkpoint_epoch_1.pt"
+    ]
     assert (tmp_path / "checkpoints/earlier_run_1/checkpoint_epoch_3.pt").is_file()
     assert (tmp_path / "outputs/earlier_run_1/metrics_epoch_3.json").is_file()
     assert not (tmp_path / "outputs/metrics_epoch_3.json").exists()

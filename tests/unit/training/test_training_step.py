@@ -18,7 +18,9 @@ from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.training.step import Stepper, StepResult, learning_rate
 
 
-def _step(model: Any, cuts: list[list[int]], /, **options: Any) -> tuple[Stepper, StepResult, SegmentationMetrics]:
+def _step(
+    model: Any, cuts: list[list[int]], /, **options: Any
+) -> tuple[Stepper, StepResult, SegmentationMetrics]:
     stepper = Stepper(model, TrainingConfig(**options), Accelerator(cpu=True))
     metrics = SegmentationMetrics()
     batches = load_batches(FakeSet(10), cuts, Collator(model.processor))
@@ -127,7 +129,9 @@ def test_clipping_and_decay_groups() -> None:
     grads = torch.cat([p.grad.flatten() for p in stepper.parameters if p.grad is not None])
     assert float(grads.norm()) == pytest.approx(1e-3, rel=1e-3)
     assert result.norm > 1e-3
-    decay = {id(p): group["weight_decay"] for group in stepper.optimizer.param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"] for group in stepper.optimizer.param_groups for p in group["params"]
+    }
     assert decay == {id(model.filter): 0.5, id(model.bias): 0.0, id(model.iou): 0.0}
 
 
