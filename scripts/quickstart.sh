@@ -6,9 +6,16 @@ set -euo pipefail
 out=${1:-quickstart}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
+# Print a command as one would type it, then run it.
 run() {
   printf '\n$'
-  printf ' %q' "$@"
+  local word
+  for word in "$@"; do
+    case $word in
+      *[!A-Za-z0-9_./:=-]*) printf " '%s'" "${word//\'/\'\\\'\'}" ;;
+      *) printf ' %s' "$word" ;;
+    esac
+  done
   printf '\n'
   "$@"
 }
@@ -34,9 +41,10 @@ run modified-lisa segment "$image" "$query" --checkpoint "$best" --out "$out/ove
 cat <<END
 
 Done. Where to look:
-  $out/overlay.png               the image of the last command with its answer drawn on it
-  $out/evaluation/               test metrics (JSON) and a sheet: image, query, truth, prediction
-  $out/outputs/                  curves, sheets and metrics of each epoch, training_history.json
+  $out/overlay.png               the answer to the last command, drawn on its image
+  $out/evaluation/               overlays_test.png: image, query, truth, prediction; evaluation_test.json
+  $out/outputs/                  curves.png, overlays_epoch_N.png, metrics_epoch_N.json, training_history.json
   $out/scenes/                   the generated data, in the layout of ReasonSeg
-  $best   the trained weights
+  $best
+                                       the trained weights; --checkpoint of \`modified-lisa segment\`
 END

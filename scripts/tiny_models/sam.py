@@ -86,7 +86,10 @@ def loss_of(
     """One step's loss, and the mean IoU of the masks."""
     squares, labels, examples = drawn
     device = squares.device
-    embedding = sam.vision_encoder(normalised(squares, MEAN, STD)).last_hidden_state.float()
+    # Only the encoder in bf16: the positions of points and cells need more digits than it has.
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        embedding = sam.vision_encoder(normalised(squares, MEAN, STD)).last_hidden_state
+    embedding = embedding.float()
     positions = sam.get_image_wide_positional_embeddings().expand(len(examples), -1, -1, -1)
     total, ious = torch.zeros((), device=device), []
     for way in ("point", "points", "box", "kind", "colour"):
@@ -143,8 +146,7 @@ def train(
         share = max(spent / seconds, step / steps)
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 200) * (1 - share) ** 0.9
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            loss, iou = loss_of(sam, concepts, pool.draw(batch), generator)
+        loss, iou = loss_of(sam, concepts, pool.draw(batch), generator)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(sam.parameters(), 1.0)

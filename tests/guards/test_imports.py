@@ -18,8 +18,9 @@ PACKAGE = REPOSITORY / "src" / "modified_lisa"
 LAYERS = [
     ["errors", "files"],
     ["config", "prompts"],
-    ["images", "losses", "metrics", "tokens"],
+    ["images"],
     ["geometry"],
+    ["losses", "metrics", "tokens"],
     ["model"],
     ["data"],
     ["inference", "benchmark"],

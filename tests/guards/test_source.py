@@ -82,6 +82,7 @@ def test_files_are_short():
 
 
 def test_modules_and_public_names_say_what_they_are():
+    """A function of a single statement may speak for itself."""
     found = []
     for path in SOURCES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -93,7 +94,8 @@ def test_modules_and_public_names_say_what_they_are():
                 public |= set(ast.literal_eval(node.value))
         for node in tree.body:
             named = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in public
-            if named and not ast.get_docstring(node):
+            plain = isinstance(node, ast.FunctionDef) and len(node.body) == 1
+            if named and not plain and not ast.get_docstring(node):
                 found.append(f"{path}:{node.lineno}: {node.name}")
     assert not found, "without a docstring:\n" + "\n".join(found)
 

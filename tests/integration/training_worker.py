@@ -11,7 +11,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fake_lisa import FakeLISA, FakeSet, NanLISA
-
 from modified_lisa.config import TrainingConfig
 from modified_lisa.errors import DataError, ModifiedLISAError
 from modified_lisa.training.loop import Trainer

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from fake_lisa import FakeLISA, FakeSet, NanLISA
 
+from fake_lisa import FakeLISA, FakeSet, NanLISA
 from modified_lisa.config import LossWeights
 from modified_lisa.errors import DataError, TrainingError
 from modified_lisa.evaluation import TERMS, evaluate

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_lisa import FakeLISA
 from PIL import Image
 
+from fake_lisa import FakeLISA
 from modified_lisa.data.sample import Sample
 from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.pictures import CELL, GAP, curves, fixed_choice, overlay_sheet

@@ -168,7 +168,12 @@ def _add_scenes(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="the same seed, the same bytes (default: 0)"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: one for each core, one for a few scenes)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace scenes that are already in OUT")
 
 

@@ -73,6 +73,28 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"metrics of each sample, and a sheet of overlays: {arguments.output_dir}")
 
 
+def scenes(arguments: argparse.Namespace) -> None:
+    """Generate a folder of scenes; print how many there are and what is asked about them."""
+    from modified_lisa.data.scenes import generate
+
+    made = generate(
+        arguments.out,
+        train=arguments.train,
+        val=arguments.val,
+        test=arguments.test,
+        seed=arguments.seed,
+        overwrite=arguments.overwrite,
+        workers=arguments.workers,
+    )
+    for split, number in made["samples"].items():
+        held_out = made["held_out"][split]
+        print(
+            f"{split}: {number} scenes with {len(made['kinds'][split])} kinds of query; not seen in training:"
+            f" the wording of {held_out['wording']}, the combination of {held_out['combination']}"
+        )
+    print(f"wrote {made['folder']}")
+
+
 def train(arguments: argparse.Namespace) -> None:
     """Train; the run says itself what it writes."""
     from modified_lisa.training.arguments import to_config

@@ -1,0 +1,1 @@
+"""What a model costs: memory and time, measured in one way everywhere."""

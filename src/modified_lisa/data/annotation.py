@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from modified_lisa.errors import DataError
+from modified_lisa.geometry import IGNORE
 
 __all__ = [
     "KINDS",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 KINDS = ("polygon", "rectangle", "circle")
-TARGET, IGNORE = 1, 255
+TARGET = 1
 # OpenCV walks every row of a polygon, inside the image or not: 2e9 of them take 15 s. No image is this large.
 LARGEST_COORDINATE = 1_000_000
 

@@ -123,6 +123,8 @@ class Report:
     def epoch(self, record: dict[str, Any], *, best: bool, step: int) -> None:
         """Write one epoch's metrics and the history, and say it in a line."""
         self.epochs.append(record)
+        # The bar has guessed how far the other processes are; now all are here.
+        self.bar.n = record["epoch"] * sum(self.history["samples"].values())
         self.write_history()
         if self.is_main:
             write_json(self.folder / f"metrics_epoch_{record['epoch']}.json", record)

@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from fake_lisa import FakeProcessor, FakeSet
 
+from fake_lisa import FakeProcessor, FakeSet
 from modified_lisa.data.collate import Collator, load_batches
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError

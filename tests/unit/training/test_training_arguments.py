@@ -84,12 +84,13 @@ def test_without_the_flag_it_is_sams_encoder() -> None:
 
 
 def test_every_value_reaches_its_field() -> None:
-    config = parse(
+    words = (
         "--vision_source vlm --dtype fp16 --bridge linear --bridge_layers=-2,6 --train_mask_decoder "
         "--train_projector --lora_r 8 --lora_alpha 4 --lora_dropout 0.1 --skip_bad_samples "
         "--gradient_accumulation_steps 4 --gradient_checkpointing --resume --log_with tensorboard "
-        "--bce_weight 2 --dice_weight 3 --iou_weight 0 --grad_clip 0 --seed 7".split()
+        "--bce_weight 2 --dice_weight 3 --iou_weight 0 --grad_clip 0 --seed 7"
     )
+    config = parse(words.split())
     model, loss = config.model, config.loss
     assert (model.vision_source, model.dtype, model.bridge, model.bridge_layers) == (
         "vlm",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from fake_lisa import FakeLISA, FakeSet, NanLISA
 from PIL import Image
 
+from fake_lisa import FakeLISA, FakeSet, NanLISA
 from modified_lisa.config import LossWeights, TrainingConfig
 from modified_lisa.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modified_lisa.model.checkpoint import load_checkpoint

@@ -69,7 +69,7 @@ def _texture(rng: Rng, kind: str, themed: str | None, *, held_out: bool) -> str:
         texture = str(
             rng.choice(["plain", *NAMED_TEXTURES, "gradient", "noisy"], p=[0.55, 0.1, 0.1, 0.09, 0.08, 0.08])
         )
-    return "plain" if is_held_out(texture, kind) and not held_out else texture
+    return "plain" if texture in NAMED_TEXTURES and is_held_out(texture, kind) and not held_out else texture
 
 
 def _choice(rng: Rng, options: list[str]) -> str:

@@ -35,7 +35,10 @@ def banana(rng: Rng) -> Drawing:
     bend = rng.uniform(0.62, 0.8)
     outer = ellipse(0, -0.4, 1, bend + 0.35, 12, 168, 24)
     inner = ellipse(0, -0.45, 0.86, bend - 0.15, 12, 168, 24)
-    tips = [Part(ellipse(*outer[0], 0.1), "wood"), Part(ellipse(*outer[-1], 0.08), "wood")]
+    tips = [
+        Part(ellipse(outer[0, 0], outer[0, 1], 0.1), "wood"),
+        Part(ellipse(outer[-1, 0], outer[-1, 1], 0.08), "wood"),
+    ]
     ridge = ellipse(0, -0.42, 0.93, bend + 0.1, 20, 160, 24)
     return [
         *tips,

@@ -159,12 +159,10 @@ def book(rng: Rng) -> Drawing:
 
 def envelope(rng: Rng) -> Drawing:
     h = rng.uniform(0.58, 0.72)
-    stamp = [Part(rect(0.55, -h + 0.08, 0.85, -h + 0.38), "white")] if rng.random() < 0.0 else []
     return [
         Part(rect(-1, -h, 1, h)),
         Part(polygon((-1, h), (0, -0.02), (1, h)), "light"),
         Part(polygon((-1, -h), (0, 0.15), (1, -h)), "dark"),
-        *stamp,
     ]
 
 
@@ -250,7 +248,6 @@ def shoe(rng: Rng) -> Drawing:
             (-0.92, 0),
         ]
     )
-    laces = [Part(turn(rect(-0.12, -0.03, 0.16, 0.03), 32, x, y), "white") for x, y in ()]
     rows = [(0.0, -0.25), (0.14, -0.12), (0.28, 0.0)]
     laces = [Part(move(turn(rect(-0.14, -0.035, 0.14, 0.035), 50), x, y), "white") for x, y in rows]
     return [

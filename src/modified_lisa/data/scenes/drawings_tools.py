@@ -117,7 +117,10 @@ def scissors(rng: Rng) -> Drawing:
     handle = turn(rect(-0.08, -0.05, 0.08, 0.45), a + 4)
     centre = turn(np.array([[0.0, 0.68]]), a + 9)[0]
     for mirror in (False, True):
-        loop, hole = ellipse(*centre, r, r * 1.15), ellipse(*centre, r * 0.5, r * 0.62)
+        loop, hole = (
+            ellipse(centre[0], centre[1], r, r * 1.15),
+            ellipse(centre[0], centre[1], r * 0.5, r * 0.62),
+        )
         for outline, tone in ((blade, "metal"), (handle, "main"), (loop, "main"), (hole, "hole")):
             parts.append(Part(flip(outline) if mirror else outline, tone))
     return [*parts, Part(ellipse(0, 0.02, 0.07), "black")]

@@ -35,8 +35,33 @@ LENGTH_MARGIN = 1.2
 POSITION_MARGIN = 0.08
 """Of two positions, the least difference as a share of the image's width or height."""
 _DECORATED = frozenset(
-    "ball teddy mushroom butterfly drum cake kite snowman pencil shirt hat shoe clock snail phone book bottle".split()
-) | {"teddy bear", "ice cream", "leaf", "cactus", "ladder", "fish"}  # they have marks that could pass for a pattern
+    [
+        "ball",
+        "teddy",
+        "mushroom",
+        "butterfly",
+        "drum",
+        "cake",
+        "kite",
+        "snowman",
+        "pencil",
+        "shirt",
+        "hat",
+        "shoe",
+        "clock",
+        "snail",
+        "phone",
+        "book",
+        "bottle",
+    ]
+) | {
+    "teddy bear",
+    "ice cream",
+    "leaf",
+    "cactus",
+    "ladder",
+    "fish",
+}  # they have marks that could pass for a pattern
 
 Verdict = bool | None
 
@@ -116,7 +141,9 @@ def _apart(a: SceneObject, b: SceneObject) -> float:
     return hypot(a.centre[0] - b.centre[0], a.centre[1] - b.centre[1])
 
 
-def nearest(scene: Scene, members: Sequence[int], to: int, *, close: bool = False, far: bool = False) -> int | None:
+def nearest(
+    scene: Scene, members: Sequence[int], to: int, *, close: bool = False, far: bool = False
+) -> int | None:
     """The member nearest to object ``to`` (or farthest): by middles and by edges alike, with a clear margin.
 
     With ``close`` it must also be near enough to be called "next to", and the rest must not be.

@@ -67,7 +67,7 @@ _ALL = (
     _kind("clock", home.clock, tilt=8),
     _kind("book", home.book, tilt=15),
     _kind("pencil", tools.pencil, tilt=180),
-    _kind("envelope", home.envelope, tilt=15, other_names=(("letter", "letters"),)),
+    _kind("envelope", home.envelope, tilt=15),
     _kind("phone", home.phone, tilt=15),
     _kind("chair", home.chair, tilt=5),
     _kind("table", home.table, tilt=4),

@@ -13,6 +13,17 @@ from modified_lisa.data.scenes.textures import NAMED_TEXTURES, texture_strength
 __all__ = ["Look", "Patch", "draw_patch"]
 
 _REGULAR = ("circle", "square", "hexagon", "ring", "ball", "clock", "moon")
+_THIN = (
+    "chair",
+    "ladder",
+    "bicycle",
+    "key",
+    "table",
+    "pair of glasses",
+    "pair of scissors",
+    "hammer",
+    "spoon",
+)
 _SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
 _MARGIN = 3
 _SEEN_SHARE = 0.07  # a side colour below this share of the object is a detail that nobody would name
@@ -58,13 +69,12 @@ def draw_patch(look: Look, extent: float, largest: float, rng: np.random.Generat
     main, cover = look.rgb, index > 0
     palette = np.stack([main, *[main if tone == "hole" else tone_rgb(tone, main) for _, tone in parts]])
     is_main = np.array([True, *[tone == "main" for _, tone in parts]])
-    shares = np.bincount(index.ravel(), minlength=len(palette))[1:] / max(np.count_nonzero(cover), 1)
+    shares = np.bincount(index.ravel(), minlength=len(palette))[1:] / max(int(np.count_nonzero(cover)), 1)
     rgb = palette.astype(np.float32)[index]
     main_share = float(shares[is_main[1:]].sum())
     texture = look.texture
-    if texture in NAMED_TEXTURES and (
-        main_share < 0.5 or np.count_nonzero(cover) < 0.35 * cover.size or extent < 34
-    ):
+    clear = main_share >= 0.5 and np.count_nonzero(cover) >= 0.35 * cover.size and extent >= 34
+    if look.kind in _THIN or (texture in NAMED_TEXTURES and not clear):
         texture = "plain"
     also = _other_colours(parts, shares, look.colour)
     if texture != "plain":
@@ -91,7 +101,7 @@ def _place(
     low, high = points.min(axis=0), points.max(axis=0)
     sides = np.maximum(high - low, 1e-6)
     scale = min(extent / float(np.sqrt(sides.prod())), largest / float(sides.max()))
-    width, height = (int(np.ceil(side * scale)) + 1 + 2 * _MARGIN for side in sides)
+    width, height = (int(np.ceil(float(side) * scale)) + 1 + 2 * _MARGIN for side in sides)
     placed = [
         (np.round(((outline - low) * scale + _MARGIN) * (1 << _SHIFT)).astype(np.int32), tone)
         for outline, tone in turned
@@ -115,7 +125,9 @@ def _second_colour(look: Look) -> tuple[np.ndarray, str]:
     return np.array((246, 246, 242), np.float32), "white"
 
 
-def _line_work(rgb: np.ndarray, index: np.ndarray, tones: list[str], main: np.ndarray, rng: np.random.Generator) -> None:
+def _line_work(
+    rgb: np.ndarray, index: np.ndarray, tones: list[str], main: np.ndarray, rng: np.random.Generator
+) -> None:
     """Draw lines where one tone meets another, not where two parts of the same tone join."""
     style = rng.choice(["none", "soft", "dark"], p=[0.3, 0.4, 0.3])
     if style == "none":

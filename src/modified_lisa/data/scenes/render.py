@@ -98,7 +98,7 @@ def _cast_shadow(rng: Rng, image: np.ndarray, owner: np.ndarray) -> None:
     """Darken the background beside the objects; worked out at a quarter of the size, for it is soft anyway."""
     h, w = owner.shape
     small = cv2.resize((owner > 0).astype(np.float32), (w // 4, h // 4), interpolation=cv2.INTER_AREA)
-    shift = np.float32([[1, 0, rng.uniform(-2.5, 2.5)], [0, 1, rng.uniform(0.5, 3)]])
+    shift = np.array([[1, 0, rng.uniform(-2.5, 2.5)], [0, 1, rng.uniform(0.5, 3)]], np.float32)
     small = cv2.warpAffine(small, shift, (w // 4, h // 4))
     soft = cv2.resize(cv2.GaussianBlur(small, (0, 0), rng.uniform(0.8, 2)), (w, h))
     shade = 1 - soft * np.float32(rng.uniform(0.2, 0.42))
@@ -140,7 +140,7 @@ def _camera(rng: Rng, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.12:
         quality = int(rng.integers(35, 80))
         coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     if rng.random() < 0.6:
         grain = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
         strength = int(rng.integers(20, 64))

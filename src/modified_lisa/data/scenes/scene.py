@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from modified_lisa.data.scenes.facts import CAPABILITIES
+from modified_lisa.data.scenes.textures import NAMED_TEXTURES
 
 __all__ = ["Scene", "SceneObject"]
 
@@ -41,6 +42,12 @@ class SceneObject:
         return "small" if self.share < 0.016 else "large" if self.share > 0.05 else "medium"
 
     @property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """The combinations that its looks make (`held_out.py`): colour and kind, pattern and kind."""
+        own = {(self.colour, self.kind)}
+        return frozenset(own | {(self.texture, self.kind)} if self.texture in NAMED_TEXTURES else own)
+
+    @property
     def facts(self) -> tuple[str, ...]:
         """Names of the facts (`facts.FACTS`) that are true of its kind."""
         return CAPABILITIES[self.kind]
@@ -52,6 +59,7 @@ class SceneObject:
             "colour": self.colour,
             "texture": self.texture,
             "size": self.size,
+            "facts": list(self.facts),
             "area": self.area,
             "box": list(self.box),
             "hidden_by": {str(index): round(share, 3) for index, share in self.hidden_by.items()},

@@ -7,6 +7,7 @@ phrases; ``a(n)`` becomes a or an.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\ba\(n\) (\w)")
 _THINGS = (("thing", "things"), ("object", "objects"), ("item", "items"))
 
+Choice = TypeVar("Choice")
 Slot = str | Callable[["Speaker", bool], str]
 
 
@@ -41,23 +43,28 @@ class Speaker:
         self.rng = rng
         self.held_out = held_out
         self.used_held_out = False
-        self._thing = self.choose(_THINGS)
+        self._words: dict[str, tuple[str, str]] = {}
 
-    def choose(self, options: Sequence) -> "any":  # type: ignore[valid-type]
+    def choose(self, options: Sequence[Choice]) -> Choice:
         return options[int(self.rng.integers(len(options)))]
 
-    def thing(self, plural: bool) -> str:
-        """thing, object or item: the same all through one text."""
-        return self._thing[int(plural)]
+    def word(self, key: str, options: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        """One of several (singular, plural) names for ``key``; the same all through one text."""
+        if key not in self._words:
+            self._words[key] = self.choose(options)
+        return self._words[key]
 
-    def pick(self, templates: Sequence[str]) -> str | None:
+    def thing(self, plural: bool) -> str:
+        return self.word("thing", _THINGS)[int(plural)]
+
+    def pick(self, templates: Sequence[str]) -> str:
         """One of the templates that may be used; held-out ones only, and first, when the speaker is to use them."""
         kept = [template[1:] for template in templates if template.startswith("!")]
         if self.held_out and kept:
             self.used_held_out = True
             return self.choose(kept)
         familiar = [template for template in templates if not template.startswith("!")]
-        return self.choose(familiar) if familiar else None
+        return self.choose(familiar)
 
     def fill(self, template: str, slots: Mapping[str, Slot], plural: bool) -> str:
         """The template in words, for one target or (``plural``) several."""

@@ -2,7 +2,7 @@
 
 Slots: ``{n}`` the noun, for one or several as the answer needs; ``{n1}`` and ``{ns}`` always one, always
 several; ``{r}``, ``{q}`` another object ("the blue box"); ``{c}``, ``{d}`` a word such as a colour;
-``{m}`` a number; ``{t}``, ``{ts}`` thing or object or item.
+``{m}`` a number; ``{t}``, ``{t1}``, ``{ts}`` thing or object or item.
 """
 
 __all__ = ["BANKS", "COMMANDS", "QUESTIONS", "TEXTURE_WORDS"]
@@ -10,14 +10,14 @@ __all__ = ["BANKS", "COMMANDS", "QUESTIONS", "TEXTURE_WORDS"]
 COMMANDS = (
     "Segment {np}.",
     "Show me {np}.",
-    "Please mark {np} in this picture.",
+    "Please mark {np}.",
     "Find {np}.",
     "Point out {np}.",
     "Can you segment {np}?",
     "Could you show me {np}?",
     "Please give me the mask of {np}.",
     "Highlight {np}.",
-    "!Outline {np} for me.",
+    "!Please outline {np}.",
     "!I am looking for {np}.",
     "!Colour in {np}.",
     "!Would you pick out {np}, please?",
@@ -31,7 +31,7 @@ QUESTIONS = (
     "What part of the picture shows {np}?",
     "!In which part of the image [is|are] {np}?",
     "!Where should I look for {np}?",
-    "!Whereabouts [is|are] {np} here?",
+    "!Whereabouts [is|are] {np}?",
 )
 """Sentences around a phrase that starts with "the" or a number."""
 
@@ -60,27 +60,27 @@ BANKS: dict[str, tuple[str, ...]] = {
     "central": ("the {n} nearest to the centre", "the {n} closest to the middle of the picture", "the most central {n}", "Which {n1} is nearest to the middle?", "!the {n} at the heart of the picture", "!Which {n1} would you call the central one?"),
     "corner": ("the {n} nearest to the {c} corner", "the {n} in the {c} corner", "Which {n1} is closest to the {c} corner?", "!the {n} that the {c} corner is closest to", "!What {n1} would I find in the {c} corner?"),
     "nth": ("the {c} {n1} from the {d}", "the {c} of the {ns}, counted from the {d}", "Which {n1} is {c} from the {d}?", "!counting from the {d}, the {c} {n1}", "!Counting from the {d}, which is the {c} {n1}?"),
-    "second largest": ("the second largest {n1}", "the second biggest of the {ns}", "Which {n1} is the second largest?", "!the {n1} that only one other {n1} exceeds in size", "!Which {n1} comes second in size?"),
+    "second largest": ("the second largest {n1}", "the second biggest of the {ns}", "Which {n1} is the second largest?", "!the {n1} that comes second in size", "!Which {n1} comes second in size?"),
     # comparison
-    "larger than": ("the {n} larger than {r}", "the {n} that [is|are] bigger than {r}", "what is larger than {r}", "Which {n} [is|are] bigger than {r}?", "!the {n} that [exceeds|exceed] {r} in size", "!Which {n} [takes|take] up more room than {r}?"),
-    "smaller than": ("the {n} smaller than {r}", "the {n} that [is|are] smaller than {r}", "what is smaller than {r}", "Which {n} [is|are] smaller than {r}?", "!the {n} that {r} exceeds in size", "!Which {n} [takes|take] up less room than {r}?"),
+    "larger than": ("the {n} larger than {r}", "the {n} that [is|are] bigger than {r}", "what is larger than {r}", "Which {n} [is|are] bigger than {r}?", "!the {n} of a greater size than {r}", "!Which {n} [takes|take] up more room than {r}?"),
+    "smaller than": ("the {n} smaller than {r}", "the {n} that [is|are] smaller than {r}", "what is smaller than {r}", "Which {n} [is|are] smaller than {r}?", "!the {n} of a lesser size than {r}", "!Which {n} [takes|take] up less room than {r}?"),
     # relation
-    "left": ("the {n} to the left of {r}", "the {n} left of {r}", "the {n} on the left side of {r}", "what is to the left of {r}", "Which {n} [is|are] left of {r}?", "What [is|are] the {n} to the left of {r}?", "!the {n} that {r} has on its left", "!Looking left from {r}, which {n} do you see?"),
-    "right": ("the {n} to the right of {r}", "the {n} right of {r}", "the {n} on the right side of {r}", "what is to the right of {r}", "Which {n} [is|are] right of {r}?", "What [is|are] the {n} to the right of {r}?", "!the {n} that {r} has on its right", "!Looking right from {r}, which {n} do you see?"),
-    "above": ("the {n} above {r}", "the {n} higher up than {r}", "what is above {r}", "Which {n} [is|are] above {r}?", "What is higher in the picture than {r}?", "!the {n} that {r} is below", "!Looking up from {r}, which {n} do you see?"),
-    "below": ("the {n} below {r}", "the {n} lower down than {r}", "what is below {r}", "Which {n} [is|are] below {r}?", "What is lower in the picture than {r}?", "!the {n} that {r} is above", "!Looking down from {r}, which {n} do you see?"),
-    "next to": ("the {n} next to {r}", "the {n} beside {r}", "what is next to {r}", "Which {n} is next to {r}?", "What is beside {r}?", "!the neighbour of {r}", "!What is the neighbour of {r}?"),
+    "left": ("the {n} to the left of {r}", "the {n} left of {r}", "the {n} on the left side of {r}", "what is to the left of {r}", "Which {n} [is|are] left of {r}?", "What [is|are] the {n} to the left of {r}?", "!the {n} with {r} to [its|their] right", "!Looking left from {r}, which {n} do you see?"),
+    "right": ("the {n} to the right of {r}", "the {n} right of {r}", "the {n} on the right side of {r}", "what is to the right of {r}", "Which {n} [is|are] right of {r}?", "What [is|are] the {n} to the right of {r}?", "!the {n} with {r} to [its|their] left", "!Looking right from {r}, which {n} do you see?"),
+    "above": ("the {n} above {r}", "the {n} higher up than {r}", "what is above {r}", "Which {n} [is|are] above {r}?", "What is higher in the picture than {r}?", "!the {n} with {r} below [it|them]", "!Looking up from {r}, which {n} do you see?"),
+    "below": ("the {n} below {r}", "the {n} lower down than {r}", "what is below {r}", "Which {n} [is|are] below {r}?", "What is lower in the picture than {r}?", "!the {n} with {r} above [it|them]", "!Looking down from {r}, which {n} do you see?"),
+    "next to": ("the {n} next to {r}", "the {n} beside {r}", "what is next to {r}", "Which {n} is next to {r}?", "What is beside {r}?", "!the {n} that is the neighbour of {r}", "!Which {n} is the neighbour of {r}?"),
     "nearest to": ("the {n} nearest to {r}", "the {n} closest to {r}", "Which {n} is nearest to {r}?", "Which of the {ns} is closest to {r}?", "!the {n} at the least distance from {r}", "!Starting at {r}, which {n} would I reach first?"),
     "farthest from": ("the {n} farthest from {r}", "the {n} most distant from {r}", "Which {n} is farthest away from {r}?", "Which of the {ns} is farthest from {r}?", "!the {n} at the greatest distance from {r}", "!Starting at {r}, which {n} would I reach last?"),
-    "in front of": ("the {n} in front of {r}", "the {n} that partly [hides|hide] {r}", "what covers a part of {r}", "Which {n} [is|are] in front of {r}?", "What hides a part of {r}?", "!the {n} that [gets|get] in the way of {r}", "!What keeps me from seeing all of {r}?"),
-    "behind": ("the {n} behind {r}", "the {n} partly hidden by {r}", "what is partly covered by {r}", "Which {n} [is|are] behind {r}?", "What is partly hidden by {r}?", "!the {n} that {r} gets in the way of", "!What does {r} keep me from seeing all of?"),
-    "between": ("the {n} between {r} and {q}", "what is between {r} and {q}", "Which {n} [is|are] between {r} and {q}?", "!the {n} with {r} on one side and {q} on the other", "!What would I pass on the way from {r} to {q}?"),
-    "same colour as": ("the other {n} of the same colour as {r}", "the {n} with the same colour as {r}", "what else has the colour of {r}", "Which other {n} [has|have] the same colour as {r}?", "!the {n} that [matches|match] {r} in colour", "!Which {n} [matches|match] {r} in colour?"),
-    "same kind as": ("the other {n} of the same kind as {r}", "the {n} of the same kind as {r}", "Which other {n} [is|are] of the same kind as {r}?", "!the [twin|twins] of {r}, whatever the colour", "!What else here is the same sort of thing as {r}?"),
+    "in front of": ("the {n} in front of {r}", "the {n} that partly [hides|hide] {r}", "what covers a part of {r}", "Which {n} [is|are] in front of {r}?", "What hides a part of {r}?", "!the {n} that [gets|get] in the way of {r}", "!Which {n} [gets|get] in the way of {r}?"),
+    "behind": ("the {n} behind {r}", "the {n} partly hidden by {r}", "what is partly covered by {r}", "Which {n} [is|are] behind {r}?", "What is partly hidden by {r}?", "!the {n} peeping out from behind {r}", "!Which {n} [peeps|peep] out from behind {r}?"),
+    "between": ("the {n} between {r} and {q}", "what is between {r} and {q}", "Which {n} [is|are] between {r} and {q}?", "!the {n} with {r} on one side and {q} on the other", "!Which {n} would I pass on the way from {r} to {q}?"),
+    "same colour as": ("the other {n} of the same colour as {r}", "the {n} with the same colour as {r}", "what else has the colour of {r}", "Which other {n} [has|have] the same colour as {r}?", "!the {n} in the very colour of {r}", "!Which {n} [has|have] the very colour of {r}?"),
+    "same kind as": ("the other {n} of the same kind as {r}", "the {n} of the same kind as {r}", "Which other {n} [is|are] of the same kind as {r}?", "!the {n} that [is|are] the same sort of thing as {r}", "!Which other {n} [is|are] the same sort of thing as {r}?"),
     # counting
-    "kind count": ("the kind of {t} that is there exactly {m} times", "the {ts} of which there are exactly {m}", "Which kind of {t} is there exactly {m} times?", "Of which kind are there exactly {m}?", "!the group of exactly {m} {ts} of one kind", "!Which sort of {t} would you count {m} of?"),
+    "kind count": ("the kind of {t1} that is there exactly {m} times", "the {ts} of which there are exactly {m}", "Which kind of {t1} is there exactly {m} times?", "Of which kind are there exactly {m}?", "!the group of exactly {m} {ts} of one kind", "!Which sort of {t1} would you count {m} of?"),
     "colour count": ("the {ts} whose colour is shared by exactly {m} {ts}", "the {ts} of the colour that is there exactly {m} times", "Which colour do exactly {m} {ts} have? Show them.", "!the group of exactly {m} {ts} in one colour", "!Which {ts} are in the colour that you would count {m} times?"),
-    "most common kind": ("the most common kind of {t}", "the kind of {t} that is there most often", "Which kind of {t} is the most common?", "!the sort of {t} that outnumbers all others", "!Which sort of {t} outnumbers the others?"),
+    "most common kind": ("the most common kind of {t1}", "the kind of {t1} that is there most often", "Which kind of {t1} is the most common?", "!the sort of {t1} that outnumbers all others", "!Which sort of {t1} outnumbers the others?"),
     "most common colour": ("the {ts} in the most common colour", "the {ts} whose colour is there most often", "Which {ts} have the most common colour?", "!the {ts} in the colour that outnumbers all others", "!Which {ts} have the colour that is the most popular here?"),
     "only one of its kind": ("the only {t} of its kind", "the {t} that is there only once", "the odd one out in kind", "the one that is not like the others", "Which {t} is the only one of its kind?", "!the {t} without a twin", "!Which {t} has no twin here?"),
     "only one of its colour": ("the only {t} of its colour", "the odd one out in colour", "the {t} in a colour of its own", "Which {t} has a colour that no other has?", "!the {t} that matches none of the others in colour", "!Which {t} matches no other in colour?"),
