@@ -139,7 +139,8 @@ def train(
     concepts = Concepts(int(sam.config.prompt_encoder_config.hidden_size)).to(device)
     sam.to(device).train()
     optimizer = torch.optim.AdamW([*sam.parameters(), *concepts.parameters()], lr=lr, weight_decay=0.01)
-    started, recent, step = time.monotonic(), [], 0
+    started, step = time.monotonic(), 0
+    recent: list[float] = []
     bar = tqdm(total=round(seconds), unit="s", desc="sam")
     while step < steps and (spent := time.monotonic() - started) < seconds:
         pool.add(batch // 4)

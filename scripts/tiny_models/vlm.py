@@ -62,9 +62,9 @@ def pack(
                 )
             )
         for index in torch.randperm(len(example.queries), generator=generator)[:queries]:
-            query, targets = example.queries[int(index)]
+            query, wanted = example.queries[int(index)]
             trigger = TRIGGERS[int(torch.randint(len(TRIGGERS), (1,), generator=generator))]
-            parts.append((tokenizer.encode(f"\n{query}{trigger}", add_special_tokens=False), [], targets))
+            parts.append((tokenizer.encode(f"\n{query}{trigger}", add_special_tokens=False), [], wanted))
         for number, (asked, answered, targets) in enumerate(parts, start=1):
             if targets is not None:
                 pointers.append((row, len(ids) + len(asked) - 1, targets))

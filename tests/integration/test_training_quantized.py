@@ -3,11 +3,11 @@
 from typing import Any
 
 import bitsandbytes
-import factory
 import pytest
 import torch
 from torch import nn
 
+import factory
 from modified_lisa import ModifiedLISA
 
 

@@ -58,9 +58,8 @@ def _texture_slots(context: Context, texture: str) -> dict[str, Slot]:
 
 def attribute(context: Context) -> Draft | None:
     """By colour, pattern, kind, or two of these."""
-    group = context.pick_group(
-        "colour", "texture", "kind", "colour kind", "colour kind", "texture kind", "fact"
-    )
+    labels = ("colour", "texture", "kind", "colour kind", "colour kind", "texture kind", "fact")
+    group = context.pick_group(labels[int(context.rng.integers(len(labels)))])
     if group is None:
         return None
     slots = noun_slots(group)

@@ -51,8 +51,8 @@ BANKS: dict[str, tuple[str, ...]] = {
     # superlative
     "largest": ("the largest {n}", "the biggest {n}", "the largest of the {ns}", "the {n} that is bigger than all the other {ns}", "Which {n1} is the largest?", "Which of the {ns} is the biggest?", "!the {n} of the greatest size", "!the {n} that takes up the most room", "!Which {n1} takes up more room than any other?"),
     "smallest": ("the smallest {n}", "the tiniest {n}", "the smallest of the {ns}", "the {n} that is smaller than all the other {ns}", "Which {n1} is the smallest?", "Which of the {ns} is the smallest?", "!the {n} of the least size", "!the {n} that takes up the least room", "!Which {n1} takes up less room than any other?"),
-    "tallest": ("the tallest {n}", "the {n} that reaches the most from top to bottom", "Which {n1} is the tallest?", "!the {n} with the greatest height", "!Which {n1} has the greatest height?"),
-    "widest": ("the widest {n}", "the {n} that reaches the most from side to side", "Which {n1} is the widest?", "!the {n} with the greatest width", "!Which {n1} has the greatest width?"),
+    "tallest": ("the tallest {n}", "the {n} that is taller than all the other {ns}", "Which {n1} is the tallest?", "!the {n} with the greatest height", "!Which {n1} has the greatest height?"),
+    "widest": ("the widest {n}", "the {n} that is wider than all the other {ns}", "Which {n1} is the widest?", "!the {n} with the greatest width", "!Which {n1} has the greatest width?"),
     "leftmost": ("the leftmost {n}", "the {n} farthest to the left", "the first {n} from the left", "Which {n1} is farthest to the left?", "!the {n} nearest to the left edge", "!Which {n1} is closest to the left edge?"),
     "rightmost": ("the rightmost {n}", "the {n} farthest to the right", "the first {n} from the right", "Which {n1} is farthest to the right?", "!the {n} nearest to the right edge", "!Which {n1} is closest to the right edge?"),
     "topmost": ("the topmost {n}", "the highest {n} in the picture", "the {n} nearest to the top", "Which {n1} is highest up in the picture?", "!the {n} above all the others", "!Which {n1} is above all the others?"),
