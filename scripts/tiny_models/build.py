@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=280, help="longest time to train each")
     parser.add_argument("--steps", type=int, default=20_000, help="most steps to train each")
     parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--fresh", type=int, default=24, help="new scenes before each step")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--first", type=int, default=3000, help="scenes made before the first step")
@@ -65,7 +66,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(arguments.seed)
-    budget = {name: getattr(arguments, name) for name in ("seconds", "steps", "batch", "lr")}
+    budget = {name: getattr(arguments, name) for name in ("seconds", "steps", "batch", "fresh", "lr")}
 
     for part in ("vlm", "sam") if arguments.part == "all" else (arguments.part,):
         folder = arguments.out / f"tiny-{part}"

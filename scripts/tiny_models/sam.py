@@ -87,12 +87,13 @@ def loss_of(
     squares, labels, examples = drawn
     device = squares.device
     # Only the encoder in bf16: the positions of points and cells need more digits than it has.
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         embedding = sam.vision_encoder(normalised(squares, MEAN, STD)).last_hidden_state
     embedding = embedding.float()
     positions = sam.get_image_wide_positional_embeddings().expand(len(examples), -1, -1, -1)
     total, ious = torch.zeros((), device=device), []
-    for way in ("point", "points", "box", "kind", "colour"):
+    pick = torch.randint(2, (2,), generator=generator).tolist()
+    for way in (("point", "points")[pick[0]], "box", ("kind", "colour")[pick[1]]):
         concept = {"kind": 0, "colour": 1}.get(way)
         chosen, seeds = _choose(examples, concept, generator)
         masks = chosen.to(device).gather(1, labels.flatten(1)).view_as(labels)
@@ -108,7 +109,7 @@ def loss_of(
             # With and without SAM's padding point: a <SEG> prompt comes without one.
             pad = bool(torch.rand(1, generator=generator) < 0.5)
             sparse = sam.prompt_encoder._embed_points(places, ones, pad=pad)
-        for several in (False, True):
+        for several in (False, True) if way == "point" else (False,):  # one point can mean several things
             logits, iou = sam.mask_decoder(
                 image_embeddings=embedding,
                 image_positional_embeddings=positions,
@@ -132,7 +133,7 @@ def loss_of(
 
 
 def train(
-    sam: Any, pool: Pool, *, seconds: float, steps: int, batch: int, lr: float, device: Any
+    sam: Any, pool: Pool, *, seconds: float, steps: int, batch: int, fresh: int, lr: float, device: Any
 ) -> dict[str, float]:
     """Train for ``seconds`` or ``steps``, whichever ends first."""
     generator = torch.Generator().manual_seed(0)
@@ -143,10 +144,10 @@ def train(
     recent: list[float] = []
     bar = tqdm(total=round(seconds), unit="s", desc="sam")
     while step < steps and (spent := time.monotonic() - started) < seconds:
-        pool.add(batch // 4)
+        pool.add(fresh)
         share = max(spent / seconds, step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 200) * (1 - share) ** 0.9
+            group["lr"] = lr * min(1.0, share / 0.05) * (1 - share) ** 0.9
         loss, iou = loss_of(sam, concepts, pool.draw(batch), generator)
         optimizer.zero_grad()
         loss.backward()

@@ -196,7 +196,16 @@ WEIGHTS = {"words": 1.0, "pointing": 1.5, "boxes": 2.0, "kind": 0.5, "colour": 0
 
 
 def train(
-    vlm: Any, tokenizer: Any, pool: Pool, *, seconds: float, steps: int, batch: int, lr: float, device: Any
+    vlm: Any,
+    tokenizer: Any,
+    pool: Pool,
+    *,
+    seconds: float,
+    steps: int,
+    batch: int,
+    fresh: int,
+    lr: float,
+    device: Any,
 ) -> dict[str, float]:
     """Train for ``seconds`` or ``steps``, whichever ends first; returns the last losses, smoothed."""
     generator = torch.Generator().manual_seed(0)
@@ -208,13 +217,13 @@ def train(
     smooth: dict[str, float] = {}
     bar = tqdm(total=round(seconds), unit="s", desc="vlm")
     while step < steps and (spent := time.monotonic() - started) < seconds:
-        pool.add(batch // 4)
+        pool.add(fresh)
         share = max(spent / seconds, step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 300) * (1 - share) ** 0.9
+            group["lr"] = lr * min(1.0, share / 0.05) * (1 - share) ** 0.9
         squares, labels, examples = pool.draw(batch)
-        packed = pack(examples, tokenizer, generator, questions=5, queries=5)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        packed = pack(examples, tokenizer, generator, questions=8, queries=8)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             losses = loss_of(vlm, heads, squares, labels, examples, packed)
         optimizer.zero_grad()
         sum(weight * losses[name] for name, weight in WEIGHTS.items()).backward()  # type: ignore[union-attr]

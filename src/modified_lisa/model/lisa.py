@@ -185,7 +185,9 @@ class ModifiedLISA(nn.Module):
         Not with LoRA, a trained projector, or the ``sam`` source, whose bridge makes the image's tokens.
         """
         config = self.config
-        return not (config.lora_r or config.train_projector or config.vision_source == "sam" or self._recomputes)
+        return not (
+            config.lora_r or config.train_projector or config.vision_source == "sam" or self._recomputes
+        )
 
     def _inputs(
         self, images: Sequence[ImageSource] | ModelInputs, texts: Sequence[str] | None

@@ -43,12 +43,12 @@ class VlmSizes:
     image_size: int = 336
     patch_size: int = 14
     vision_width: int = 128
-    vision_layers: int = 6
+    vision_layers: int = 5
     vision_heads: int = 4
-    width: int = 256
-    layers: int = 5
+    width: int = 192
+    layers: int = 4
     heads: int = 4
-    mlp: int = 640
+    mlp: int = 512
     spare_rows: int = 8
     """Rows of the embeddings beyond the tokenizer's, as LLaVA-1.5's padded vocabulary has."""
 
@@ -60,10 +60,10 @@ class SamSizes:
     image_size: int = 512
     patch_size: int = 8
     width: int = 96
-    layers: int = 6
+    layers: int = 3
     heads: int = 3
-    window: int = 8
-    global_layers: tuple[int, ...] = (4,)
+    window: int = 16
+    global_layers: tuple[int, ...] = ()
     channels: int = 64
     decoder_mlp: int = 256
     decoder_heads: int = 4

@@ -21,10 +21,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         train(config)
     except ModifiedLISAError as error:
-        # Every process of a run raises it; one says it.
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}")  # a folder given that cannot be read or written
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _refuse(message: str) -> int:
+    # Every process of a run comes here; one says it.
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -123,6 +123,7 @@ class Trainer:
                 "identity": self.identity,
                 "epochs": self.report.epochs,
                 "best": self.report.history["best"],
+                "benchmarks": self.report.history["benchmarks"],
                 **self.stepper.state_dict(),
             }
             self._save(self.checkpoints / f"checkpoint_epoch_{epoch}.pt", record, {resume.KEY: extra})
@@ -182,7 +183,7 @@ class Trainer:
             state = content[resume.KEY]
             self.model.load_state_dict(content["model_state_dict"])
             self.stepper.load_state_dict(state)
-            self.report.history.update(epochs=state["epochs"], best=state["best"])
+            self.report.history.update({key: state[key] for key in ("epochs", "best", "benchmarks")})
             self.first_epoch = content["epoch"] + 1
             say(f"Going on after epoch {content['epoch']}, from {path}")
         else:
@@ -195,6 +196,9 @@ class Trainer:
                     say(f"Files of an earlier run were moved to {folder}")
             for parameter in self.stepper.parameters:
                 parameter.data.copy_(broadcast(parameter.data))
+        # A folder that cannot be written to is found here, not after the first epoch.
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.report.write_history()
         self.accelerator.wait_for_everyone()
         facts, config = self.report.history, self.config
         say(

@@ -68,7 +68,7 @@ def test_the_reader_sees_the_drawn_pixels(folder: Path) -> None:
             assert image.mode == "RGB"
             assert not image.getexif()
             difference = np.abs(np.asarray(image).astype(int) - scene.image).mean()
-        assert difference < 6
+        assert difference < 12  # noise is hard to compress; another picture is above 30
         facts = json.loads(path.read_text(encoding="utf-8"))
         assert facts["imagePath"] == f"scene_{number:05d}.jpg"
         assert facts["scene"]["kind"] == query.kind

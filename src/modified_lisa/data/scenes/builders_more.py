@@ -52,7 +52,7 @@ def _related(context: Context, reference: Reference, relations: tuple[str, ...])
         elif any(reference.index in thing.hidden_by for thing in things):
             concept = "behind"
     group = context.noun_group(2)
-    if group is None:
+    if group is None or (concept == "same colour as" and group.label == "colour"):
         return None
     others = [index for index in group.members if index != reference.index]
     target = things[reference.index]

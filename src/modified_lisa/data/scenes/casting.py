@@ -25,7 +25,7 @@ def cast(rng: Rng, behind: np.ndarray, *, held_out: bool) -> list[Look]:
     count = int(rng.choice(np.arange(2, 10), p=[0.04, 0.12, 0.18, 0.2, 0.17, 0.14, 0.09, 0.06]))
     palette = _visible_colours(rng, behind)
     kinds, colours = _ROLES[recipe](rng, max(count, 3) if recipe != "mixed" else count, palette)
-    themed = str(rng.choice(NAMED_TEXTURES)) if rng.random() < 0.5 else None
+    themed = str(rng.choice(NAMED_TEXTURES)) if rng.random() < 0.6 else None
     looks = []
     for kind, colour in zip(kinds, colours, strict=True):
         colour = _fit(rng, kind, colour, palette, held_out=held_out)
@@ -40,7 +40,7 @@ def _visible_colours(rng: Rng, behind: np.ndarray) -> list[str]:
     for index in rng.permutation(len(_COLOURS)):
         name = _COLOURS[int(index)]
         rgb = pick_rgb(name, rng)
-        if min(distance(rgb, other) for other in behind) > _CONTRAST + 6:
+        if distance(rgb, behind) > _CONTRAST + 6:
             seen.append(name)
     return seen
 
@@ -48,9 +48,9 @@ def _visible_colours(rng: Rng, behind: np.ndarray) -> list[str]:
 def _rgb(rng: Rng, colour: str, behind: np.ndarray) -> np.ndarray:
     tries = [pick_rgb(colour, rng) for _ in range(3)]
     for rgb in tries:
-        if min(distance(rgb, other) for other in behind) > _CONTRAST:
+        if distance(rgb, behind) > _CONTRAST:
             return rgb
-    return max(tries, key=lambda rgb: min(distance(rgb, other) for other in behind))
+    return max(tries, key=lambda rgb: distance(rgb, behind))
 
 
 def _fit(rng: Rng, kind: str, colour: str, palette: list[str], *, held_out: bool) -> str:
@@ -63,7 +63,7 @@ def _fit(rng: Rng, kind: str, colour: str, palette: list[str], *, held_out: bool
 
 
 def _texture(rng: Rng, kind: str, themed: str | None, *, held_out: bool) -> str:
-    if themed is not None and rng.random() < 0.35:
+    if themed is not None and rng.random() < 0.45:
         texture = themed
     else:
         texture = str(

@@ -78,5 +78,6 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """How different two RGB values look (CIE76)."""
-    return float(np.linalg.norm(lab(a) - lab(b)))
+    """How different an RGB (3,) looks from the most similar of others, (3,) or (N, 3): CIE76."""
+    both = lab(np.concatenate([a[None], np.atleast_2d(b)]))
+    return float(np.linalg.norm(both[1:] - both[0], axis=1).min())

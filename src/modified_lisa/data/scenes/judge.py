@@ -34,34 +34,23 @@ AREA_MARGIN = 1.3
 LENGTH_MARGIN = 1.2
 POSITION_MARGIN = 0.08
 """Of two positions, the least difference as a share of the image's width or height."""
-_DECORATED = frozenset(
-    [
+_MARKED = {  # kinds with marks of their own that could pass for a pattern
+    "striped": (
         "ball",
-        "teddy",
-        "mushroom",
-        "butterfly",
         "drum",
         "cake",
-        "kite",
-        "snowman",
         "pencil",
-        "shirt",
-        "hat",
-        "shoe",
-        "clock",
+        "ice cream",
+        "ladder",
+        "cactus",
         "snail",
-        "phone",
+        "hat",
         "book",
         "bottle",
-    ]
-) | {
-    "teddy bear",
-    "ice cream",
-    "leaf",
-    "cactus",
-    "ladder",
-    "fish",
-}  # they have marks that could pass for a pattern
+    ),
+    "spotted": ("mushroom", "butterfly", "snowman", "teddy bear", "clock", "phone"),
+    "checked": ("kite", "phone", "ball", "house"),
+}
 
 Verdict = bool | None
 
@@ -79,7 +68,8 @@ def has_colour(thing: SceneObject, colour: str) -> Verdict:
 def has_texture(thing: SceneObject, texture: str) -> Verdict:
     if thing.texture == texture:
         return True
-    return None if thing.kind in _DECORATED or thing.texture == "noisy" else False
+    marked = thing.kind in _MARKED[texture]
+    return None if marked or (thing.texture == "noisy" and texture == "spotted") else False
 
 
 def has_fact(thing: SceneObject, fact: str) -> Verdict:
@@ -224,7 +214,7 @@ def ordered(scene: Scene, members: Sequence[int], name: str, upto: int) -> list[
     order = sorted(members, key=lambda index: -value(things[index]))
     for place in range(upto):
         a, b = things[order[place]], things[order[place + 1]]
-        if value(a) - value(b) < difference or value(a) < ratio * value(b):
+        if value(a) - value(b) < difference or (ratio and value(a) < ratio * value(b)):
             return None
         if name in _EDGES:
             edge, sign = _EDGES[name]
