@@ -37,6 +37,8 @@ def _square(image: np.ndarray, frame: Frame) -> torch.Tensor:
 
 
 class FakeProcessor:
+    mask_side = 256
+
     def __call__(self, images: list[np.ndarray], texts: list[str]) -> FakeInputs:
         frames = [Frame(*image.shape[:2]) for image in images]
         squares = [_square(image, frame) for frame, image in zip(frames, images, strict=True)]

@@ -78,7 +78,7 @@ class Frame:
 
         Args:
             target: uint8 (height, width) with 0, 1, and 255 for ignored pixels.
-            side: cells of the grid's side; divides 1024.
+            side: cells of the grid's side.
 
         Returns:
             target float32 (side, side): the share of target among a cell's counted pixels, in 0..1;
@@ -93,7 +93,7 @@ class Frame:
         height, width = self.content(_FINE_SIDE)
         planes = F.interpolate(planes, (height, width), mode="area")
         planes = F.pad(planes, (0, _FINE_SIDE - width, 0, _FINE_SIDE - height))
-        hit, weight = F.avg_pool2d(planes, _FINE_SIDE // side)[0]
+        hit, weight = F.adaptive_avg_pool2d(planes, side)[0]
         return torch.where(weight > 0, hit / weight.clamp(min=1e-12), torch.zeros(())).clamp(max=1.0), weight
 
     def mask_to_image(self, logits: torch.Tensor) -> torch.Tensor:

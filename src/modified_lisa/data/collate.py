@@ -13,9 +13,6 @@ from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
 
 __all__ = ["Batch", "Collator", "SampleSource", "load_batches"]
 
-GRID = 256
-"""Side of the square grid of the mask decoder's logits."""
-
 
 class SampleSource(Protocol):
     """What `load_batches` reads from: `ReasonSegDataset`, or anything like it that pickles."""
@@ -80,7 +77,8 @@ class Collator:
                 )
         targets = [torch.from_numpy(sample.target) for sample in samples]
         pairs = [
-            frame.target_to_grid(target, GRID) for frame, target in zip(inputs.frames, targets, strict=True)
+            frame.target_to_grid(target, self.processor.mask_side)
+            for frame, target in zip(inputs.frames, targets, strict=True)
         ]
         return Batch(
             inputs=inputs,

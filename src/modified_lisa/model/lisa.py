@@ -22,7 +22,8 @@ from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
 from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
 from modified_lisa.model.mask_head import MaskHead, SegProjection
-from modified_lisa.model.processor import ModelInputs
+from modified_lisa.model.processor import ModelInputs, build_processor
+from modified_lisa.model.sources import resolve_name
 from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
 from modified_lisa.tokens import SegEmbedding, initial_seg_row
 
@@ -72,17 +73,13 @@ class ModifiedLISA(nn.Module):
             }
         )
         target = torch.device(device) if device is not None else loading.default_device()
-        self.processor = loading.build_processor(self.config)
+        self.processor = build_processor(self.config)
         vlm = loading.load_vlm(self.config, target)
         sam = loading.load_sam(self.config)
 
         self.language_model = vlm.model.language_model
         self.projector = vlm.model.multi_modal_projector
         self.mask_head = MaskHead(sam)
-        if self.mask_head.side != 64:
-            raise ConfigError(
-                f"{sam_name}: SAM's embedding is {self.mask_head.side} cells wide; it must be 64"
-            )
         self.vision = _vision_source(self.config, vlm, sam, self.mask_head)
         width = int(vlm.config.text_config.hidden_size)
         self.seg_embedding = SegEmbedding(
@@ -107,7 +104,7 @@ class ModifiedLISA(nn.Module):
 
         ``overrides`` replace fields of its configuration, such as ``quantize=False`` or ``dtype="fp32"``.
         """
-        path = loading.resolve_name("tiny", "lisa") if source == "tiny" else source
+        path = resolve_name("tiny", "lisa") if source == "tiny" else source
         config, weights = checkpoint.read_pretrained(path)
         model = cls.from_config(ModelConfig.from_dict({**config.to_dict(), **overrides}), device)
         model.load_state_dict(weights)

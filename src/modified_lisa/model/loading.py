@@ -1,7 +1,8 @@
-"""Names -> modules: which files are read, in which precision, and what is 4-bit afterwards."""
+"""Files -> modules: in which precision they are read, and what is 4-bit afterwards."""
 
-import importlib.resources
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,15 @@ from torch import nn
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ModelLoadError
-from modified_lisa.model.processor import ImageSpec, LisaProcessor
+from modified_lisa.model.sources import class_tokens, first_line, read_config
 from modified_lisa.model.vision import VlmTower
-from modified_lisa.tokens import add_seg_token
 
 __all__ = [
     "DTYPES",
-    "build_processor",
     "check_quantized",
     "default_device",
     "load_sam",
     "load_vlm",
-    "resolve_name",
     "tower_of",
 ]
 
@@ -38,52 +36,6 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def resolve_name(name: str, part: str) -> str:
-    """``tiny`` -> the folder of the bundled ``part`` (``vlm`` or ``sam``); anything else stays."""
-    if name != "tiny":
-        return name
-    folder = Path(str(importlib.resources.files("modified_lisa") / "assets" / f"tiny-{part}"))
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(
-            f"the bundled tiny {part} is not in this installation; build it with: python scripts/tiny_models/build.py"
-        )
-    return str(folder)
-
-
-def _read_config(name: str, flag: str, kind: str) -> tuple[str, Any]:
-    """The folder or hub name to read from, and its transformers configuration, checked to be of ``kind``."""
-    from transformers import AutoConfig
-
-    source = resolve_name(name, flag.removeprefix("--").removesuffix("_name"))
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(_not_found(name, flag, error)) from error
-    if config.model_type != kind:
-        raise ModelLoadError(
-            f"{flag} {name} is a model of type {config.model_type!r}; this package reads {kind!r} models there"
-        )
-    return source, config
-
-
-def _not_found(name: str, flag: str, error: Exception) -> str:
-    folder = Path(name)
-    if folder.is_dir():
-        held = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-        return f"{flag} {name}: the folder cannot be read as a model (it holds {held}): {_first_line(error)}"
-    if folder.is_absolute() or name.startswith((".", "~")):
-        return f"{flag} {name}: there is no such folder"
-    return (
-        f"{flag} {name}: config.json is neither in a local folder of that name nor in the Hugging Face cache, and "
-        f"the hub did not give it. With a network, run: hf download {name}; without one, give a local folder, or "
-        f"'tiny' for the bundled model. ({_first_line(error)})"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def load_vlm(config: ModelConfig, device: torch.device) -> Any:
     """``LlavaForConditionalGeneration``, frozen, on ``device``; its language model in 4 bit if asked.
 
@@ -92,7 +44,7 @@ def load_vlm(config: ModelConfig, device: torch.device) -> Any:
     """
     from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 
-    source, _ = _read_config(config.vlm_name, "--vlm_name", "llava")
+    source, _ = read_config(config.vlm_name, "--vlm_name", "llava")
     options: dict[str, Any] = {"dtype": DTYPES[config.dtype]}
     if config.quantize:
         options["device_map"] = {"": str(device)}
@@ -105,6 +57,11 @@ def load_vlm(config: ModelConfig, device: torch.device) -> Any:
         )
     vlm = _from_pretrained(LlavaForConditionalGeneration, source, "--vlm_name", config.vlm_name, options)
     check_quantized(vlm, config.quantize)
+    for module in vlm.modules():
+        if type(module).__name__ == "Linear4bit":
+            # On CPUs with AVX512-BF16, bitsandbytes would repack the layer for good at its first use without
+            # a gradient, into a form whose product has no backward pass: gradients would vanish silently.
+            module.support_avx512bf16_for_cpu = False
     return vlm.eval().requires_grad_(False)
 
 
@@ -112,7 +69,7 @@ def load_sam(config: ModelConfig) -> Any:
     """``SamModel``, frozen, fp32, on the CPU; without its image encoder where that is not used."""
     from transformers import SamModel
 
-    source, _ = _read_config(config.sam_name, "--sam_name", "sam")
+    source, _ = read_config(config.sam_name, "--sam_name", "sam")
     sam = _from_pretrained(SamModel, source, "--sam_name", config.sam_name, {"dtype": torch.float32})
     if config.vision_source == "vlm":
         del sam.vision_encoder
@@ -123,11 +80,12 @@ def _from_pretrained(kind: Any, source: str, flag: str, name: str, options: dict
     from safetensors import SafetensorError
 
     try:
-        model, report = kind.from_pretrained(source, output_loading_info=True, **options)
+        with _bars_for_large_files(source):
+            model, report = kind.from_pretrained(source, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        raise ModelLoadError(f"{flag} {name}: the weights cannot be read: {_first_line(error)}") from error
+        raise ModelLoadError(f"{flag} {name}: the weights cannot be read: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelLoadError(
@@ -135,6 +93,22 @@ def _from_pretrained(kind: Any, source: str, flag: str, name: str, options: dict
             "download it again"
         )
     return model
+
+
+@contextlib.contextmanager
+def _bars_for_large_files(source: str) -> Iterator[None]:
+    """transformers' progress bars, but not for small local files, which are read in no time."""
+    from transformers.utils import logging
+
+    sizes = [file.stat().st_size for file in Path(source).glob("*.safetensors")]
+    if not sizes or sum(sizes) > 5e8 or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def check_quantized(vlm: Any, quantize: bool) -> list[str]:
@@ -165,51 +139,5 @@ def tower_of(vlm: Any) -> VlmTower:
     """The VLM's vision tower, with the layers that its projector reads."""
     layer = vlm.config.vision_feature_layer
     layers = [layer] if isinstance(layer, int) else list(layer)
-    return VlmTower(vlm.model.vision_tower, layers, vlm.config.vision_feature_select_strategy)
-
-
-def build_processor(config: ModelConfig) -> LisaProcessor:
-    """The tokenizer, chat template and image settings of the two models, as one picklable object."""
-    from transformers import AutoImageProcessor, AutoProcessor
-
-    source, vlm_config = _read_config(config.vlm_name, "--vlm_name", "llava")
-    try:
-        processor = AutoProcessor.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(_not_found(config.vlm_name, "--vlm_name", error)) from error
-    tokenizer = processor.tokenizer
-    template = processor.chat_template or tokenizer.chat_template
-    if not template:
-        raise ModelLoadError(
-            f"--vlm_name {config.vlm_name} has no chat template; add chat_template.jinja to it"
-        )
-    vision = vlm_config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2
-    keeps_class_token = vlm_config.vision_feature_select_strategy == "full" and config.vision_source != "sam"
-    image_token_id = int(vlm_config.image_token_id)
-    vlm_image = sam_image = None
-    if config.vision_source in ("vlm", "dual"):
-        vlm_image = _image_spec(processor.image_processor, vision.image_size, "bicubic")
-    if config.vision_source in ("sam", "dual"):
-        sam_source, sam_config = _read_config(config.sam_name, "--sam_name", "sam")
-        sam_image = _image_spec(
-            AutoImageProcessor.from_pretrained(sam_source), sam_config.vision_config.image_size, "bilinear"
-        )
-    return LisaProcessor(
-        tokenizer,
-        chat_template=template,
-        seg_token_id=add_seg_token(tokenizer),
-        image_token=tokenizer.convert_ids_to_tokens(image_token_id),
-        image_token_id=image_token_id,
-        image_tokens=patches + keeps_class_token,
-        vlm_image=vlm_image,
-        sam_image=sam_image,
-    )
-
-
-def _image_spec(image_processor: Any, side: int, interpolation: str) -> ImageSpec:
-    mean, std = (
-        (*(float(value) for value in values),)
-        for values in (image_processor.image_mean, image_processor.image_std)
-    )
-    return ImageSpec(side=int(side), mean=mean, std=std, interpolation=interpolation)  # type: ignore[arg-type]
+    strategy = vlm.config.vision_feature_select_strategy
+    return VlmTower(vlm.model.vision_tower, layers, strategy, class_tokens(vlm.config.vision_config))

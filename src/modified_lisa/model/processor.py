@@ -1,5 +1,6 @@
 """Images and queries -> the tensors that `ModifiedLISA` takes. Holds no weights; workers can pickle it."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.model.sources import class_tokens, not_found, read_config
+from modified_lisa.model.tiny import CHAT_TEMPLATE
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
+from modified_lisa.tokens import add_seg_token
 
-__all__ = ["ImageSpec", "LisaProcessor", "ModelInputs"]
+__all__ = ["ImageSpec", "LisaProcessor", "ModelInputs", "build_processor"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,10 @@ class ModelInputs:
 
 
 class LisaProcessor:
-    """Built by `loading.build_processor`; called with images and texts of equal number."""
+    """Built by `build_processor`; called with images and texts of equal number.
+
+    ``mask_side``: cells of a mask's side as the decoder gives it (256 for every published SAM).
+    """
 
     def __init__(
         self,
@@ -77,6 +85,7 @@ class LisaProcessor:
         image_tokens: int,
         vlm_image: ImageSpec | None,
         sam_image: ImageSpec | None,
+        mask_side: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat_template = chat_template
@@ -86,6 +95,7 @@ class LisaProcessor:
         self.image_tokens = image_tokens
         self.vlm_image = vlm_image
         self.sam_image = sam_image
+        self.mask_side = mask_side
 
     def __call__(self, images: Sequence[ImageSource], texts: Sequence[str]) -> ModelInputs:
         """Args: images as paths, PIL images or arrays; texts with or without ``<SEG>``."""
@@ -146,3 +156,62 @@ class LisaProcessor:
             for frame, array in zip(frames, arrays, strict=True)
         ]
         return torch.stack(squares)
+
+
+def build_processor(config: ModelConfig) -> LisaProcessor:
+    """The tokenizer, chat template and image settings of the two models of ``config``.
+
+    Raises ModelLoadError for files that are missing or of another kind of model.
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    source, vlm_config = read_config(config.vlm_name, "--vlm_name", "llava")
+    processor = _from_pretrained(AutoProcessor, source, "--vlm_name", config.vlm_name)
+    tokenizer = processor.tokenizer
+    template = processor.chat_template or tokenizer.chat_template
+    if not template:
+        warnings.warn(
+            f"--vlm_name {config.vlm_name} has no chat template; LLaVA-1.5's is used (put chat_template.jinja "
+            "into the model's folder to use its own)",
+            stacklevel=2,
+        )
+        template = CHAT_TEMPLATE
+    vision = vlm_config.vision_config
+    image_tokens = (vision.image_size // vision.patch_size) ** 2
+    if vlm_config.vision_feature_select_strategy == "full" and config.vision_source != "sam":
+        image_tokens += class_tokens(vision)
+    image_token_id = int(vlm_config.image_token_id)
+    sam_source, sam_config = read_config(config.sam_name, "--sam_name", "sam")
+    sam_vision = sam_config.vision_config
+    vlm_image = sam_image = None
+    if config.vision_source in ("vlm", "dual"):
+        vlm_image = _image_spec(processor.image_processor, vision.image_size, "bicubic")
+    if config.vision_source in ("sam", "dual"):
+        sam_processor = _from_pretrained(AutoImageProcessor, sam_source, "--sam_name", config.sam_name)
+        sam_image = _image_spec(sam_processor, sam_vision.image_size, "bilinear")
+    return LisaProcessor(
+        tokenizer,
+        chat_template=template,
+        seg_token_id=add_seg_token(tokenizer),
+        image_token=tokenizer.convert_ids_to_tokens(image_token_id),
+        image_token_id=image_token_id,
+        image_tokens=image_tokens,
+        mask_side=4 * (sam_vision.image_size // sam_vision.patch_size),
+        vlm_image=vlm_image,
+        sam_image=sam_image,
+    )
+
+
+def _from_pretrained(kind: Any, source: str, flag: str, name: str) -> Any:
+    try:
+        return kind.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(not_found(name, flag, error)) from error
+
+
+def _image_spec(image_processor: Any, side: int, interpolation: str) -> ImageSpec:
+    mean, std = (
+        (*(float(value) for value in values),)
+        for values in (image_processor.image_mean, image_processor.image_std)
+    )
+    return ImageSpec(side=int(side), mean=mean, std=std, interpolation=interpolation)  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ class SamSizes:
     width: int = 96
     layers: int = 3
     heads: int = 3
-    window: int = 16
+    window: int = 8
     global_layers: tuple[int, ...] = ()
     channels: int = 64
     decoder_mlp: int = 256

@@ -55,10 +55,11 @@ class VlmTower(nn.Module):
     Args:
         tower: ``LlavaForConditionalGeneration.model.vision_tower``.
         feature_layers: of the VLM's configuration: hidden states that its projector reads.
-        strategy: ``default`` drops the class token, ``full`` keeps it.
+        strategy: ``default`` drops the first token, ``full`` keeps it.
+        class_tokens: tokens before the patches.
     """
 
-    def __init__(self, tower: Any, feature_layers: Sequence[int], strategy: str) -> None:
+    def __init__(self, tower: Any, feature_layers: Sequence[int], strategy: str, class_tokens: int) -> None:
         super().__init__()
         if strategy not in ("default", "full"):
             raise ModelLoadError(
@@ -69,14 +70,15 @@ class VlmTower(nn.Module):
         self.width = int(tower.config.hidden_size)
         self.depth = int(tower.config.num_hidden_layers)
         self.feature_layers = absolute_layers(feature_layers, self.depth, "vision_feature_layer")
-        self.keeps_class_token = strategy == "full"
+        self.first_read = 0 if strategy == "full" else 1
+        self.class_tokens = class_tokens
 
     @torch.no_grad()
     def forward(self, pixels: torch.Tensor, layers: Sequence[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One pass: the tokens for the projector, and the patch features (B, P, Dv) of ``layers``."""
         states = self.tower(pixels.to(self.dtype), output_hidden_states=True).hidden_states
         tokens = torch.cat([states[layer] for layer in self.feature_layers], dim=-1)
-        return tokens if self.keeps_class_token else tokens[:, 1:], [states[layer][:, 1:] for layer in layers]
+        return tokens[:, self.first_read :], [states[layer][:, self.class_tokens :] for layer in layers]
 
 
 class VlmVision(VisionSource):

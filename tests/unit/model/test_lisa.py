@@ -176,7 +176,9 @@ def test_the_prefix_without_gradient_gives_the_same_states_and_gradients(
 
 
 @pytest.mark.parametrize(
-    "options", [{"vision_source": "sam"}, {"lora_r": 2}, {"train_projector": True}], ids=["sam", "lora", "projector"]
+    "options",
+    [{"vision_source": "sam"}, {"lora_r": 2}, {"train_projector": True}],
+    ids=["sam", "lora", "projector"],
 )
 def test_the_prefix_keeps_its_gradient_where_something_before_seg_trains(options: dict[str, object]) -> None:
     assert not tiny_model(**options).frozen_prefix

@@ -67,9 +67,10 @@ def _related(context: Context, reference: Reference, relations: tuple[str, ...])
             return None
         targets = tuple(index for index, verdict in zip(others, verdicts, strict=True) if verdict)
     pairs = reference.pairs | group.pairs | {(concept, target.kind)}
-    return Draft(
-        concept, templates_about(concept, group), {**noun_slots(group), "r": reference.words}, targets, pairs
-    )
+    templates = templates_about(concept, group)
+    if reference.index not in group.members:  # "the other cup" only when the one it is measured from is a cup
+        templates = tuple(text for text in templates if "other {n}" not in text)
+    return Draft(concept, templates, {**noun_slots(group), "r": reference.words}, targets, pairs)
 
 
 def _holds(context: Context, concept: str, index: int, reference: int) -> bool | None:

@@ -113,10 +113,8 @@ def _worded(context: Context, kind: str, draft: Draft, wordings: int) -> Query:
 
 def _text(speaker: Speaker, draft: Draft, sentence: bool) -> str:
     plural = len(draft.targets) > 1
-    own = [template for template in draft.templates if is_sentence(template)]
+    own = [text for text in draft.templates if is_sentence(text) and text.startswith("!") is speaker.held_out]
     phrases = [template for template in draft.templates if not is_sentence(template)]
-    if speaker.held_out:
-        own = [template for template in own if template.startswith("!")]
     if sentence and own and speaker.rng.random() < 0.5:
         return _capital(speaker.fill(speaker.pick(own), draft.slots, plural))
     phrase = speaker.fill(speaker.pick(phrases), draft.slots, plural)

@@ -43,7 +43,7 @@ TEXTURE_WORDS = {
 
 BANKS: dict[str, tuple[str, ...]] = {
     # attribute
-    "name": ("the {n}", "the {n} in this picture", "the {n} that you can see here", "!the {n} somewhere in this scene", "!the {n} that [appears|appear] here"),
+    "name": ("the {n}", "the {n}", "the {n} that you can see", "!the {n} somewhere in there", "!the {n} that [appears|appear] here"),
     "colour": ("the {c} {t}", "the {t} that [is|are] {c}", "what is {c} here", "the {t} in {c}", "Which {t} [is|are] {c}?", "What here is {c}?", "!the {t} coloured in {c}", "!the {c}-coloured {t}", "!Which {t} [has|have] the colour {c}?"),
     "kind and colour": ("the {c} {n}", "the {n} that [is|are] {c}", "the {n} in {c}", "Which {n} [is|are] {c}?", "!among the {ns}, the {c} [one|ones]", "!the {n} coloured in {c}", "!Of the {ns}, which [is|are] {c}?"),
     "texture": ("the {t} with {c}", "the {d} {t}", "what has {c}", "Which {t} [has|have] {c}?", "What is {d} here?", "!the {t} covered with {c}", "!the {t} whose surface shows {c}", "!Which {t} [is|are] covered with {c}?"),

@@ -1,0 +1,60 @@
+"""Names -> files: where a VLM or a SAM is read from, and what to say when it is not there."""
+
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+from modified_lisa.errors import ModelLoadError
+
+__all__ = ["class_tokens", "first_line", "not_found", "read_config", "resolve_name"]
+
+
+def resolve_name(name: str, part: str) -> str:
+    """``tiny`` -> the folder of the bundled ``part`` (``vlm`` or ``sam``); anything else stays."""
+    if name != "tiny":
+        return name
+    folder = Path(str(importlib.resources.files("modified_lisa") / "assets" / f"tiny-{part}"))
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(
+            f"the bundled tiny {part} is not in this installation; build it with: python scripts/tiny_models/build.py"
+        )
+    return str(folder)
+
+
+def read_config(name: str, flag: str, kind: str) -> tuple[str, Any]:
+    """The folder or hub name to read from, and its transformers configuration, checked to be of ``kind``."""
+    from transformers import AutoConfig
+
+    source = resolve_name(name, flag.removeprefix("--").removesuffix("_name"))
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(not_found(name, flag, error)) from error
+    if config.model_type != kind:
+        raise ModelLoadError(
+            f"{flag} {name} is a model of type {config.model_type!r}; this package reads {kind!r} models there"
+        )
+    return source, config
+
+
+def not_found(name: str, flag: str, error: Exception) -> str:
+    folder = Path(name)
+    if folder.is_dir():
+        held = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        return f"{flag} {name}: the folder cannot be read as a model (it holds {held}): {first_line(error)}"
+    if folder.is_absolute() or name.startswith((".", "~")):
+        return f"{flag} {name}: there is no such folder"
+    return (
+        f"{flag} {name}: config.json is neither in a local folder of that name nor in the Hugging Face cache, and "
+        f"the hub did not give it. With a network, run: hf download {name}; without one, give a local folder, or "
+        f"'tiny' for the bundled model. ({first_line(error)})"
+    )
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def class_tokens(vision_config: Any) -> int:
+    """Tokens that a vision tower puts before its patches: CLIP has one, SigLIP none."""
+    return 0 if "siglip" in vision_config.model_type else 1
