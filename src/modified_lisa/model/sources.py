@@ -38,6 +38,7 @@ def read_config(name: str, flag: str, kind: str) -> tuple[str, Any]:
 
 
 def not_found(name: str, flag: str, error: Exception) -> str:
+    """What to tell a user whose ``name``, given as ``flag``, cannot be read."""
     folder = Path(name)
     if folder.is_dir():
         held = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"

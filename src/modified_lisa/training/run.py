@@ -58,7 +58,7 @@ def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, Reason
         for problem in opened.problems:
             say(f"skipped: {problem}")
     if errors:
-        raise DataError("\n".join(errors))
+        raise DataError("\n".join(dict.fromkeys(errors)))
     return sets
 
 

@@ -59,10 +59,12 @@ class Stepper:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise TrainingError("no weight of this model is set to train")
-        # Biases, norms and the <SEG> row have one axis; pulling them to 0 would serve nothing.
+        # Biases, norms and the <SEG> row, (1, width), have one axis; pulling them to 0 would serve nothing.
+        vectors = [p for p in self.parameters if p.numel() == max(p.shape, default=1)]
+        matrices = [p for p in self.parameters if p.numel() > max(p.shape, default=1)]
         groups = [
-            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=BETAS)
         # Small gradients would vanish on their way back through frozen fp16 layers.

@@ -15,6 +15,8 @@ __all__ = ["CAPABILITIES", "FACTS", "Fact", "known"]
 
 @dataclass(frozen=True)
 class Fact:
+    """Something that is true of some kinds (``yes``), may be of others (``maybe``), and of no more."""
+
     name: str
     yes: frozenset[str]
     maybe: frozenset[str]

@@ -56,6 +56,7 @@ Verdict = bool | None
 
 
 def is_kind(thing: SceneObject, kind: str) -> Verdict:
+    """None for kinds that look alike."""
     if thing.kind == kind:
         return True
     return None if kind in KINDS[thing.kind].alike or thing.kind in KINDS[kind].alike else False
@@ -66,6 +67,7 @@ def has_colour(thing: SceneObject, colour: str) -> Verdict:
 
 
 def has_texture(thing: SceneObject, texture: str) -> Verdict:
+    """None for kinds whose own drawing looks like the texture, and for specks that could be spots."""
     if thing.texture == texture:
         return True
     marked = thing.kind in _MARKED[texture]
