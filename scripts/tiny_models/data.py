@@ -12,12 +12,16 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from modified_lisa.data.scenes import describe, make_queries, make_scene
+from modified_lisa.data.scenes.colours import COLOURS
+from modified_lisa.data.scenes.kinds import KINDS
 from modified_lisa.geometry import Frame
 
 MAX_OBJECTS = 12
 LABEL_SIDE = 256
 PADDING = MAX_OBJECTS + 1
 """Label of the square's padding."""
+_KIND = {name: number + 1 for number, name in enumerate(KINDS)}
+_COLOUR = {name: number + 1 for number, name in enumerate(COLOURS)}
 _PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
@@ -130,3 +134,14 @@ def normalised(squares: torch.Tensor, mean: tuple[float, ...], std: tuple[float,
     shape = (1, 3, 1, 1)
     centre = torch.tensor(mean, device=squares.device).view(shape)
     return (squares.float() / 255 - centre) / torch.tensor(std, device=squares.device).view(shape)
+
+
+def names_of(examples: list[Example], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kind and colour numbers by label, (B, PADDING + 1) each; 0 for nothing."""
+    kinds = torch.zeros(len(examples), PADDING + 1, dtype=torch.long)
+    colours = torch.zeros_like(kinds)
+    for row, example in enumerate(examples):
+        for number, (kind, colour) in enumerate(zip(example.kinds, example.colours, strict=True)):
+            kinds[row, number + 1] = _KIND[kind]
+            colours[row, number + 1] = _COLOUR[colour]
+    return kinds.to(device), colours.to(device)

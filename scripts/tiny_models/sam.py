@@ -5,25 +5,29 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from data import PADDING, Example, Pool, normalised
+from data import PADDING, Example, Pool, names_of, normalised
 from torch import nn
 from tqdm import tqdm
 
+from modified_lisa.data.scenes.colours import COLOURS
+from modified_lisa.data.scenes.kinds import KINDS
 from modified_lisa.losses import bce_loss, dice_loss
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Concepts(nn.Module):
-    """Prompts that mean a look rather than a place: the mean embedding of a thing, projected.
+    """Kinds and colours, as prompts and as something to know. Thrown away after pretraining.
 
-    Thrown away after pretraining. It teaches the decoder that one prompt can mean several regions at once,
-    which is what a language model will ask of it.
+    A prompt can mean a look rather than a place: the mean embedding of a thing, projected. It teaches the
+    decoder that one prompt can mean several regions, which is what a language model will ask of it. And each
+    cell of the embedding has to know its kind and colour (`cells`).
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.project = nn.ModuleList(nn.Linear(channels, channels) for _ in range(2))
+        self.cells = nn.ModuleList(nn.Conv2d(channels, len(names) + 1, 1) for names in (KINDS, COLOURS))
 
     def forward(self, embedding: torch.Tensor, mask: torch.Tensor, which: int) -> torch.Tensor:
         """(B, C, 64, 64) and a float mask (B, 256, 256) of the example -> (B, 1, 1, C)."""
@@ -92,6 +96,12 @@ def loss_of(
     embedding = embedding.float()
     positions = sam.get_image_wide_positional_embeddings().expand(len(examples), -1, -1, -1)
     total, ious = torch.zeros((), device=device), []
+    centres = labels[:, 2::4, 2::4]
+    for head, table in zip(concepts.cells, names_of(examples, device), strict=True):
+        named = table.gather(1, centres.flatten(1)).view_as(centres)
+        each = F.cross_entropy(head(embedding), named, reduction="none")
+        weight = torch.where(named > 0, 1.0, 0.15)
+        total = total + 0.5 * (each * weight).sum() / weight.sum()
     pick = torch.randint(2, (2,), generator=generator).tolist()
     for way in (("point", "points")[pick[0]], "box", ("kind", "colour")[pick[1]]):
         concept = {"kind": 0, "colour": 1}.get(way)
@@ -120,7 +130,7 @@ def loss_of(
             logits, iou = logits[:, 0].float(), iou[:, 0].float()
             target = masks.float()[:, None].expand_as(logits)
             flat, aims = logits.flatten(0, 1), target.flatten(0, 1)
-            each = (4 * bce_loss(flat, aims) + dice_loss(flat, aims)).view(logits.shape[:2])
+            each = (2 * bce_loss(flat, aims) + dice_loss(flat, aims)).view(logits.shape[:2])
             with torch.no_grad():
                 hit = ((logits > 0) & (target > 0.5)).sum((2, 3))
                 measured = hit / ((logits > 0) | (target > 0.5)).sum((2, 3)).clamp(min=1)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from data import PADDING, Example, Pool, normalised
+from data import PADDING, Example, Pool, names_of, normalised
 from torch import nn
 from tqdm import tqdm
 
@@ -25,8 +25,6 @@ from modified_lisa.data.scenes.kinds import KINDS
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TRIGGERS = (" ASSISTANT", " segmentation mask", " segmentation", " mask", "")
 """What may stand behind a query; its last token's state points at the answer."""
-_KIND = {name: number + 1 for number, name in enumerate(KINDS)}
-_COLOUR = {name: number + 1 for number, name in enumerate(COLOURS)}
 
 
 @dataclass
@@ -103,17 +101,6 @@ def _patch_maps(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return centres.flatten(1), F.pixel_unshuffle(fine, 4).flatten(2).transpose(1, 2)
 
 
-def _names(examples: list[Example], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kind and colour numbers by label, (B, PADDING + 1) each; 0 for nothing."""
-    kinds = torch.zeros(len(examples), PADDING + 1, dtype=torch.long)
-    colours = torch.zeros_like(kinds)
-    for row, example in enumerate(examples):
-        for number, (kind, colour) in enumerate(zip(example.kinds, example.colours, strict=True)):
-            kinds[row, number + 1] = _KIND[kind]
-            colours[row, number + 1] = _COLOUR[colour]
-    return kinds.to(device), colours.to(device)
-
-
 def loss_of(
     vlm: Any,
     heads: Heads,
@@ -179,7 +166,7 @@ def loss_of(
         heads.box(hidden[rows, at]).float(), torch.stack(ends, -1).float() / side, beta=0.05
     )
 
-    kinds, colours = _names(examples, device)
+    kinds, colours = names_of(examples, device)
     deep, shallow = features[-2], features[2]
     thing = centres > 0
     weight = torch.where(thing & (centres < PADDING), 1.0, 0.15).flatten()

@@ -4,6 +4,7 @@ No torch here: ``modified-lisa --help`` reads this file and answers at once.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +31,11 @@ def _choice(flag: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f"{flag} is {value!r}; it must be one of {', '.join(allowed)}")
 
 
-def _at_least(flag: str, value: float, low: float, *, above: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ConfigError(f"{flag} is {value!r}; it must be a number")
+def _at_least(flag: str, value: float, low: float, *, above: bool = False, whole: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{flag} is {value!r}; it must be a finite number")
+    if whole and not isinstance(value, int):
+        raise ConfigError(f"{flag} is {value!r}; it must be a whole number")
     if value < low or (above and value == low):
         raise ConfigError(f"{flag} is {value!r}; it must be {'above' if above else 'at least'} {low:g}")
 
@@ -70,12 +73,15 @@ class ModelConfig:
         _choice("--dtype", self.dtype, DTYPES)
         _choice("--bridge", self.bridge, BRIDGES)
         _choice("seg_state", self.seg_state, SEG_STATES)
-        _at_least("--lora_r", self.lora_r, 0)
+        _at_least("--lora_r", self.lora_r, 0, whole=True)
         _at_least("--lora_dropout", self.lora_dropout, 0)
         if self.lora_dropout >= 1:
             raise ConfigError(f"--lora_dropout is {self.lora_dropout!r}; it must be below 1")
         if self.lora_alpha is not None:
             _at_least("--lora_alpha", self.lora_alpha, 0, above=True)
+        for switch in ("quantize", "train_mask_decoder", "train_projector"):
+            if not isinstance(getattr(self, switch), bool):
+                raise ConfigError(f"{switch} is {getattr(self, switch)!r}; it must be True or False")
         for flag, name in (("--vlm_name", self.vlm_name), ("--sam_name", self.sam_name)):
             if not isinstance(name, str) or not name.strip():
                 raise ConfigError(f"{flag} is {name!r}; give a hub name, a folder, or 'tiny'")
@@ -158,10 +164,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "gradient_accumulation_steps", "save_every"):
-            _at_least(f"--{name}", getattr(self, name), 1)
+            _at_least(f"--{name}", getattr(self, name), 1, whole=True)
         for name in ("max_train_samples", "max_val_samples"):
             if getattr(self, name) is not None:
-                _at_least(f"--{name}", getattr(self, name), 1)
-        for name in ("weight_decay", "grad_clip", "warmup_steps", "num_workers", "seed"):
+                _at_least(f"--{name}", getattr(self, name), 1, whole=True)
+        for name in ("warmup_steps", "num_workers", "seed"):
+            _at_least(f"--{name}", getattr(self, name), 0, whole=True)
+        for name in ("weight_decay", "grad_clip"):
             _at_least(f"--{name}", getattr(self, name), 0)
         _at_least("--lr", self.lr, 0, above=True)

@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from modified_lisa.data.sample import Sample
 from modified_lisa.files import write_atomically
+from modified_lisa.geometry import IGNORE
 from modified_lisa.inference.drawing import Colour, draw_masks
-from modified_lisa.metrics import IGNORE, SegmentationMetrics
+from modified_lisa.metrics import SegmentationMetrics
 
 if TYPE_CHECKING:
     from modified_lisa.inference.segmenter import Segmenter

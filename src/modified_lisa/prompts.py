@@ -11,10 +11,15 @@ SEG_TOKEN = "<SEG>"
 def with_seg(text: str) -> str:
     """The query with ``<SEG>`` in it: appended where it is missing, left where it stands otherwise.
 
-    Several ``<SEG>`` give several masks. A query with no words of its own is a ConfigError.
+    Several ``<SEG>`` give several masks. A query with no words of its own, or with
+    half a surrogate pair in it, is a ConfigError.
     """
     if not isinstance(text, str):
         raise ConfigError(f"a query is {type(text).__name__}; it must be a string")
+    if any(
+        "\ud800" <= letter <= "\udfff" for letter in text
+    ):  # what Python makes of bytes that are not UTF-8
+        raise ConfigError(f"the query {text!r} is not valid text; give it in UTF-8")
     text = " ".join(text.split())
     if not text.replace(SEG_TOKEN, "").strip():
         raise ConfigError("the query is empty; say in words what to segment")

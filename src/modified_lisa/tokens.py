@@ -32,10 +32,13 @@ def add_seg_token(tokenizer: Any) -> int:
 def initial_seg_row(tokenizer: Any, embedding: nn.Embedding) -> torch.Tensor:
     """A deliberate start for the row: the mean of the rows of "segmentation mask", float32 (1, width).
 
-    Spare rows of a padded vocabulary hold near-constant noise far from any word the model has seen.
+    The mean of all rows where the tokenizer has no token for these words. Spare rows of a padded vocabulary
+    hold near-constant noise far from any word the model has seen.
     """
     ids = tokenizer.encode("segmentation mask", add_special_tokens=False)
-    rows = embedding.weight.detach()[torch.tensor(ids, device=embedding.weight.device)]
+    rows = embedding.weight.detach()
+    if ids:
+        rows = rows[torch.tensor(ids, device=rows.device)]
     return rows.float().mean(dim=0, keepdim=True).cpu()
 
 

@@ -54,10 +54,7 @@ class Segmenter:
         """
         from modified_lisa.model.lisa import ModifiedLISA
 
-        model = ModifiedLISA.from_pretrained(
-            "tiny" if source is None else source, device=_existing_device(device), **overrides
-        )
-        return cls(model)
+        return cls(ModifiedLISA.from_pretrained("tiny" if source is None else source, device, **overrides))
 
     def segment(self, image: ImageSource, query: str, *, threshold: float = 0.0) -> Segmentation:
         """Find what ``query`` asks for in ``image``.
@@ -132,19 +129,6 @@ class Segmenter:
             size=picture.shape[:2],
             image=picture,
         )
-
-
-def _existing_device(device: str | torch.device | None) -> torch.device | None:
-    if device is None:
-        return None
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"the device is {device!r}; it must be like cpu, cuda or cuda:0") from error
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found.type == "cuda" and (found.index or 0) >= gpus:
-        raise ConfigError(f"the device is {str(found)!r}, and PyTorch sees {gpus} CUDA GPU(s) here; use cpu")
-    return found
 
 
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:

@@ -44,7 +44,7 @@ class ModifiedLISA(nn.Module):
         options: any other field of `ModelConfig`.
 
     Raises:
-        ConfigError: options that contradict each other.
+        ConfigError: options that contradict each other; no such device.
         ModelLoadError: a model that cannot be found or is of another kind.
     """
 
@@ -72,7 +72,7 @@ class ModifiedLISA(nn.Module):
                 **options,
             }
         )
-        target = torch.device(device) if device is not None else loading.default_device()
+        target = loading.find_device(device)
         self.processor = build_processor(self.config)
         vlm = loading.load_vlm(self.config, target)
         sam = loading.load_sam(self.config)
@@ -104,6 +104,7 @@ class ModifiedLISA(nn.Module):
 
         ``overrides`` replace fields of its configuration, such as ``quantize=False`` or ``dtype="fp32"``.
         """
+        device = loading.find_device(device)
         path = resolve_name("tiny", "lisa") if source == "tiny" else source
         config, weights = checkpoint.read_pretrained(path)
         model = cls.from_config(ModelConfig.from_dict({**config.to_dict(), **overrides}), device)

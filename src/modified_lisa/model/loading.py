@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from modified_lisa.config import ModelConfig
-from modified_lisa.errors import ModelLoadError
+from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.sources import class_tokens, first_line, read_config
 from modified_lisa.model.vision import VlmTower
 
 __all__ = [
     "DTYPES",
     "check_quantized",
-    "default_device",
+    "find_device",
     "load_sam",
     "load_vlm",
     "tower_of",
@@ -29,11 +29,25 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _NOT_QUANTIZED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
-def default_device() -> torch.device:
-    """The GPU of this process (by LOCAL_RANK) where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return torch.device("cpu")
+def find_device(device: torch.device | str | None = None) -> torch.device:
+    """The device of this name; None: the GPU of this process (by LOCAL_RANK) if there is one, else the CPU.
+
+    ConfigError for one that is not there.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device is None:
+        return (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % gpus)
+            if gpus
+            else torch.device("cpu")
+        )
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"the device is {device!r}; it must be like cpu, cuda or cuda:0") from error
+    if found.type == "cuda" and (found.index or 0) >= gpus:
+        raise ConfigError(f"the device is {str(found)!r}, and PyTorch sees {gpus} CUDA GPU(s) here; use cpu")
+    return found
 
 
 def load_vlm(config: ModelConfig, device: torch.device) -> Any:
@@ -82,6 +96,8 @@ def _from_pretrained(kind: Any, source: str, flag: str, name: str, options: dict
     try:
         with _bars_for_large_files(source):
             model, report = kind.from_pretrained(source, output_loading_info=True, **options)
+    except ImportError as error:  # bitsandbytes for 4 bit
+        raise ModelLoadError(f"{flag} {name}: {first_line(error)}") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise

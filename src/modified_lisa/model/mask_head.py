@@ -45,9 +45,7 @@ class MaskHead(nn.Module):
             "positions", sam.float().get_image_wide_positional_embeddings().detach().clone(), persistent=False
         )
         # The IoU prediction is trained to judge masks, not masks to please it.
-        sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(
-            lambda module, arguments: (arguments[0].detach(),)
-        )
+        sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(_detach_input)
 
     def forward(self, embeddings: torch.Tensor, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode one mask for each prompt.
@@ -68,3 +66,7 @@ class MaskHead(nn.Module):
             multimask_output=False,
         )
         return logits[:, 0, 0], iou[:, 0, 0]
+
+
+def _detach_input(_module: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return (arguments[0].detach(),)

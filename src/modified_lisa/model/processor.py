@@ -1,5 +1,6 @@
 """Images and queries -> the tensors that `ModifiedLISA` takes. Holds no weights; workers can pickle it."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -7,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
-from modified_lisa.model.sources import class_tokens, not_found, read_config
+from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
 from modified_lisa.tokens import add_seg_token
@@ -71,6 +73,7 @@ class ModelInputs:
 class LisaProcessor:
     """Built by `build_processor`; called with images and texts of equal number.
 
+    ``vocabulary``: rows of the language model's embedding.
     ``mask_side``: cells of a mask's side as the decoder gives it (256 for every published SAM).
     """
 
@@ -83,6 +86,7 @@ class LisaProcessor:
         image_token: str,
         image_token_id: int,
         image_tokens: int,
+        vocabulary: int,
         vlm_image: ImageSpec | None,
         sam_image: ImageSpec | None,
         mask_side: int,
@@ -93,25 +97,28 @@ class LisaProcessor:
         self.image_token = image_token
         self.image_token_id = image_token_id
         self.image_tokens = image_tokens
+        self.vocabulary = vocabulary
         self.vlm_image = vlm_image
         self.sam_image = sam_image
         self.mask_side = mask_side
 
     def __call__(self, images: Sequence[ImageSource], texts: Sequence[str]) -> ModelInputs:
         """Args: images as paths, PIL images or arrays; texts with or without ``<SEG>``."""
-        if isinstance(texts, str) or len(images) != len(texts):
-            number = "one string" if isinstance(texts, str) else f"{len(texts)} texts"
-            raise ConfigError(f"got {len(images)} images and {number}; give two lists of equal length")
+        if isinstance(images, str | os.PathLike | Image.Image) or isinstance(texts, str):
+            what = "one string as the texts" if isinstance(texts, str) else "a single image"
+            raise ConfigError(f"got {what}; give two lists of equal length")
+        if len(images) != len(texts):
+            raise ConfigError(
+                f"got {len(images)} images and {len(texts)} texts; give two lists of equal length"
+            )
         if not len(images):
             raise ConfigError("got no images; give at least one image and its text")
         arrays = [read_image(image) for image in images]
         frames = [Frame(array.shape[0], array.shape[1]) for array in arrays]
         rows = [self.encode(text) for text in texts]
-        filler = self.tokenizer.pad_token_id or 0
-        # Padding stands on the right, where a causal model never looks from a real token.
-        ids = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(row) for row in rows], batch_first=True, padding_value=filler
-        )
+        # Padding stands on the right, where a causal model never looks from a real token; so any id will do,
+        # and 0, unlike a <pad> that was added later, is sure to have a row.
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
         is_token = torch.arange(ids.shape[1])[None] < lengths[:, None]
         return ModelInputs(
@@ -130,9 +137,17 @@ class LisaProcessor:
             raise ConfigError(
                 f"the query contains {self.image_token!r}, which stands for the image; leave it out"
             )
-        prompt = self.tokenizer.apply_chat_template(
-            user_turn(query), chat_template=self.chat_template, tokenize=False, add_generation_prompt=False
-        )
+        try:
+            prompt = self.tokenizer.apply_chat_template(
+                user_turn(query),
+                chat_template=self.chat_template,
+                tokenize=False,
+                add_generation_prompt=False,
+            )
+        except Exception as error:  # a template is a program: one for text alone fails as it likes
+            raise ModelLoadError(
+                f"the VLM's chat template cannot be used for an image and a text: {first_line(error)}"
+            ) from error
         begins = self.tokenizer.bos_token
         ids = self.tokenizer.encode(prompt, add_special_tokens=not (begins and prompt.startswith(begins)))
         if ids.count(self.image_token_id) != 1 or self.seg_token_id not in ids:
@@ -141,8 +156,15 @@ class LisaProcessor:
             )
         end = len(ids) - ids[::-1].index(self.seg_token_id)
         place = ids.index(self.image_token_id)
-        if place > end:
+        if place > ids.index(self.seg_token_id):
             raise ModelLoadError(f"the VLM's chat template puts the image after the query: {prompt!r}")
+        others = (token for token in ids if token not in (self.image_token_id, self.seg_token_id))
+        largest = max(others, default=0)
+        if largest >= self.vocabulary:
+            raise ModelLoadError(
+                f"the VLM's tokenizer gives token {largest} ({self.tokenizer.convert_ids_to_tokens(largest)!r}), and its "
+                f"language model has rows for 0 to {self.vocabulary - 1}; they do not belong together"
+            )
         return ids[:place] + [self.image_token_id] * self.image_tokens + ids[place + 1 : end]
 
     @staticmethod
@@ -163,11 +185,17 @@ def build_processor(config: ModelConfig) -> LisaProcessor:
 
     Raises ModelLoadError for files that are missing or of another kind of model.
     """
-    from transformers import AutoImageProcessor, AutoProcessor
+    from transformers import AutoProcessor
 
     source, vlm_config = read_config(config.vlm_name, "--vlm_name", "llava")
     processor = _from_pretrained(AutoProcessor, source, "--vlm_name", config.vlm_name)
     tokenizer = processor.tokenizer
+    image_token_id = int(vlm_config.image_token_id)
+    image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+    if not image_token:
+        raise ModelLoadError(
+            f"--vlm_name {config.vlm_name}: its image token has the id {image_token_id}, which its tokenizer does not have"
+        )
     template = processor.chat_template or tokenizer.chat_template
     if not template:
         warnings.warn(
@@ -175,31 +203,42 @@ def build_processor(config: ModelConfig) -> LisaProcessor:
             "into the model's folder to use its own)",
             stacklevel=2,
         )
-        template = CHAT_TEMPLATE
+        template = CHAT_TEMPLATE.replace("<image>", image_token)
     vision = vlm_config.vision_config
     image_tokens = (vision.image_size // vision.patch_size) ** 2
-    if vlm_config.vision_feature_select_strategy == "full" and config.vision_source != "sam":
-        image_tokens += class_tokens(vision)
-    image_token_id = int(vlm_config.image_token_id)
+    if config.vision_source != "sam":
+        # "default" drops the first token, be it a class token or, as SigLIP has none, a patch.
+        image_tokens += class_tokens(vision) - (vlm_config.vision_feature_select_strategy == "default")
     sam_source, sam_config = read_config(config.sam_name, "--sam_name", "sam")
-    sam_vision = sam_config.vision_config
+    sam_vision, sam_prompt = sam_config.vision_config, sam_config.prompt_encoder_config
+    grid = sam_prompt.image_size // sam_prompt.patch_size
+    seen = sam_vision.image_size // sam_vision.patch_size
+    if config.vision_source != "vlm" and seen != grid:
+        raise ModelLoadError(
+            f"--sam_name {config.sam_name}: its encoder gives {seen} x {seen} cells and its mask decoder is made for "
+            f"{grid} x {grid}; image_size and patch_size of both parts must agree"
+        )
     vlm_image = sam_image = None
     if config.vision_source in ("vlm", "dual"):
-        vlm_image = _image_spec(processor.image_processor, vision.image_size, "bicubic")
+        vlm_image = _image_spec(source, vision.image_size, "bicubic", "--vlm_name", config.vlm_name)
     if config.vision_source in ("sam", "dual"):
-        sam_processor = _from_pretrained(AutoImageProcessor, sam_source, "--sam_name", config.sam_name)
-        sam_image = _image_spec(sam_processor, sam_vision.image_size, "bilinear")
-    return LisaProcessor(
+        sam_image = _image_spec(sam_source, sam_vision.image_size, "bilinear", "--sam_name", config.sam_name)
+    built = LisaProcessor(
         tokenizer,
         chat_template=template,
         seg_token_id=add_seg_token(tokenizer),
-        image_token=tokenizer.convert_ids_to_tokens(image_token_id),
+        image_token=image_token,
         image_token_id=image_token_id,
         image_tokens=image_tokens,
-        mask_side=4 * (sam_vision.image_size // sam_vision.patch_size),
+        vocabulary=int(vlm_config.text_config.vocab_size),
+        mask_side=4 * grid,
         vlm_image=vlm_image,
         sam_image=sam_image,
     )
+    built.encode(
+        "segmentation mask"
+    )  # a template or a tokenizer that cannot work is found before the weights
+    return built
 
 
 def _from_pretrained(kind: Any, source: str, flag: str, name: str) -> Any:
@@ -207,11 +246,22 @@ def _from_pretrained(kind: Any, source: str, flag: str, name: str) -> Any:
         return kind.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ModelLoadError(not_found(name, flag, error)) from error
+    except ImportError as error:  # a tokenizer without tokenizer.json needs sentencepiece
+        raise ModelLoadError(f"{flag} {name}: {first_line(error)}") from error
 
 
-def _image_spec(image_processor: Any, side: int, interpolation: str) -> ImageSpec:
-    mean, std = (
-        (*(float(value) for value in values),)
-        for values in (image_processor.image_mean, image_processor.image_std)
-    )
+def _image_spec(source: str, side: int, interpolation: str, flag: str, name: str) -> ImageSpec:
+    # The settings alone: AutoImageProcessor needs torchvision in some versions of transformers.
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(not_found(name, flag, error)) from error
+    statistics = settings.get("image_mean"), settings.get("image_std")
+    if not all(isinstance(values, list) and len(values) == 3 for values in statistics):
+        raise ModelLoadError(
+            f"{flag} {name}: its image processor's settings must hold image_mean and image_std, three numbers each"
+        )
+    mean, std = ((*(float(value) for value in values),) for values in statistics)
     return ImageSpec(side=int(side), mean=mean, std=std, interpolation=interpolation)  # type: ignore[arg-type]

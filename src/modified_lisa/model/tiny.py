@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 __all__ = [
     "CHAT_TEMPLATE",
@@ -170,7 +171,18 @@ def build_sam(sizes: SamSizes | None = None) -> Any:
             iou_head_hidden_dim=sizes.channels,
         ),
     )
-    return SamModel(config)
+    sam = SamModel(config)
+    # The original SAM starts from torch's own initialisation; transformers' 0.02 lets the signal of the small
+    # three-layer heads vanish, and nothing is learned.
+    for module in sam.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+            module.reset_parameters()
+    # transformers draws these frequencies from a normal distribution of half the encoder's width, which it
+    # never uses: weights are always loaded. The original's is of width 1; only then are near places alike.
+    frequencies = torch.randn(2, sizes.channels // 2)
+    for part in (sam.shared_image_embedding, sam.prompt_encoder.shared_embedding):
+        part.positional_embedding.requires_grad_(False).copy_(frequencies)
+    return sam
 
 
 def save_vlm(

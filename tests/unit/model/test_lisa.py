@@ -257,8 +257,12 @@ def test_calls_that_cannot_work_say_why() -> None:
         model(IMAGES, ["one"])
     with pytest.raises(ConfigError, match="one string"):
         model([IMAGES[0]], "round")
+    with pytest.raises(ConfigError, match="a single image"):
+        model("photo.jpg", ["round"])
     with pytest.raises(ConfigError, match="no images"):
         model([], [])
+    with pytest.raises(ConfigError, match="the device is"):
+        tiny_model(device="cuda:99")
     with pytest.raises(ConfigError, match="hold their texts"):
         model(model.processor([IMAGES[0]], ["round"]), ["round"])
 
