@@ -51,7 +51,9 @@ class Shape:
         if self.kind not in KINDS:
             raise DataError(f"its shape_type is {self.kind!r}; only {', '.join(KINDS)} can be drawn")
         points = _to_points(self.points)
-        if self.kind != "polygon" and len(points) != 2:
+        if self.kind == "rectangle" and len(points) == 4:  # some tools write all its corners
+            object.__setattr__(self, "kind", "polygon")
+        elif self.kind != "polygon" and len(points) != 2:
             raise DataError(f"it is a {self.kind} of {len(points)} points; LabelMe's {self.kind} has 2")
         object.__setattr__(self, "points", points)
 

@@ -20,7 +20,7 @@ __all__ = ["Segmentation", "check_ending"]
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """What a model answered to one query about one image: N masks, one for each ``<SEG>`` of the query.
 

@@ -69,6 +69,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a Modified LISA checkpoint (no format {FORMAT!r} in it)")
+    lacking = [key for key in ("config", "model_state_dict") if not isinstance(content.get(key), dict)]
+    if lacking:
+        raise CheckpointError(f"{path} has no {' and no '.join(lacking)} in it")
     return content
 
 
@@ -102,7 +105,9 @@ def read_pretrained(source: str | os.PathLike[str]) -> tuple[ModelConfig, dict[s
     missing = [name for name in (_CONFIG, _WEIGHTS) if not (path / name).is_file()]
     if missing:
         held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-        raise CheckpointError(f"{path} has no {' and no '.join(missing)}; it holds {held}")
+        files = sorted(entry.name for entry in path.glob("*.pt"))
+        advice = f"; to use a checkpoint in it, name the file, such as {path / files[-1]}" if files else ""
+        raise CheckpointError(f"{path} has no {' and no '.join(missing)}; it holds {held}{advice}")
     try:
         values = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
         weights = load_file(path / _WEIGHTS)

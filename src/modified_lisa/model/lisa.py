@@ -183,9 +183,7 @@ class ModifiedLISA(nn.Module):
         Not with LoRA, a trained projector, or the ``sam`` source, whose bridge makes the image's tokens.
         """
         config = self.config
-        return not (
-            config.lora_r or config.train_projector or config.vision_source == "sam" or self._recomputes
-        )
+        return not (config.lora_r or config.train_projector or config.vision_source == "sam")
 
     def _inputs(
         self, images: Sequence[ImageSource] | ModelInputs, texts: Sequence[str] | None
@@ -267,11 +265,21 @@ class ModifiedLISA(nn.Module):
     def device(self) -> torch.device:
         return self.seg_embedding.row.device
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute the language model's activations in the backward pass: less memory, more time."""
-        self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    def enable_gradient_checkpointing(self) -> bool:
+        """Recompute the language model's activations in the backward pass: less memory, more time.
+
+        Returns False, and leaves the model as it is, where `frozen_prefix` holds: the few tokens from
+        ``<SEG>`` on keep next to nothing, so that recomputing would only cost time.
+        """
+        if self.frozen_prefix:
+            return False
+        # The old name is going to leave transformers, the new one is not in older versions of it.
+        language_model = self.language_model
+        enable = getattr(language_model, "activation_checkpointing_enable", None)
+        (enable or language_model.gradient_checkpointing_enable)({"use_reentrant": False})
         self._recomputes = True
         self.train(self.training)
+        return True
 
 
 def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> VisionSource:

@@ -11,7 +11,7 @@ from torch import nn
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
-from modified_lisa.model.sources import class_tokens, first_line, read_config
+from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
 from modified_lisa.model.vision import VlmTower
 
 __all__ = [
@@ -60,8 +60,9 @@ def load_vlm(config: ModelConfig, device: torch.device) -> Any:
 
     source, _ = read_config(config.vlm_name, "--vlm_name", "llava")
     options: dict[str, Any] = {"dtype": DTYPES[config.dtype]}
-    if config.quantize:
+    if config.quantize or device.type == "cuda":  # straight to the GPU, shard by shard
         options["device_map"] = {"": str(device)}
+    if config.quantize:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -98,7 +99,9 @@ def _from_pretrained(kind: Any, source: str, flag: str, name: str, options: dict
             model, report = kind.from_pretrained(source, output_loading_info=True, **options)
     except ImportError as error:  # bitsandbytes for 4 bit
         raise ModelLoadError(f"{flag} {name}: {first_line(error)}") from error
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except OSError as error:
+        raise ModelLoadError(not_found(name, flag, error, "the weights")) from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         raise ModelLoadError(f"{flag} {name}: the weights cannot be read: {first_line(error)}") from error

@@ -188,7 +188,12 @@ def build_processor(config: ModelConfig) -> LisaProcessor:
     from transformers import AutoProcessor
 
     source, vlm_config = read_config(config.vlm_name, "--vlm_name", "llava")
-    processor = _from_pretrained(AutoProcessor, source, "--vlm_name", config.vlm_name)
+    try:
+        processor = AutoProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(not_found(config.vlm_name, "--vlm_name", error, "its processor")) from error
+    except ImportError as error:  # a tokenizer without tokenizer.json needs sentencepiece
+        raise ModelLoadError(f"--vlm_name {config.vlm_name}: {first_line(error)}") from error
     tokenizer = processor.tokenizer
     image_token_id = int(vlm_config.image_token_id)
     image_token = tokenizer.convert_ids_to_tokens(image_token_id)
@@ -241,15 +246,6 @@ def build_processor(config: ModelConfig) -> LisaProcessor:
     return built
 
 
-def _from_pretrained(kind: Any, source: str, flag: str, name: str) -> Any:
-    try:
-        return kind.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(not_found(name, flag, error)) from error
-    except ImportError as error:  # a tokenizer without tokenizer.json needs sentencepiece
-        raise ModelLoadError(f"{flag} {name}: {first_line(error)}") from error
-
-
 def _image_spec(source: str, side: int, interpolation: str, flag: str, name: str) -> ImageSpec:
     # The settings alone: AutoImageProcessor needs torchvision in some versions of transformers.
     from transformers.image_processing_base import ImageProcessingMixin
@@ -257,7 +253,7 @@ def _image_spec(source: str, side: int, interpolation: str, flag: str, name: str
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except (OSError, ValueError) as error:
-        raise ModelLoadError(not_found(name, flag, error)) from error
+        raise ModelLoadError(not_found(name, flag, error, "preprocessor_config.json")) from error
     statistics = settings.get("image_mean"), settings.get("image_std")
     if not all(isinstance(values, list) and len(values) == 3 for values in statistics):
         raise ModelLoadError(

@@ -37,17 +37,17 @@ def read_config(name: str, flag: str, kind: str) -> tuple[str, Any]:
     return source, config
 
 
-def not_found(name: str, flag: str, error: Exception) -> str:
-    """What to tell a user whose ``name``, given as ``flag``, cannot be read."""
+def not_found(name: str, flag: str, error: Exception, what: str = "config.json") -> str:
+    """What to tell a user when ``what`` of the model ``name``, given as ``flag``, cannot be read."""
     folder = Path(name)
     if folder.is_dir():
         held = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-        return f"{flag} {name}: the folder cannot be read as a model (it holds {held}): {first_line(error)}"
+        return f"{flag} {name}: {what} cannot be read from this folder (it holds {held}): {first_line(error)}"
     if folder.is_absolute() or name.startswith((".", "~")):
         return f"{flag} {name}: there is no such folder"
     return (
-        f"{flag} {name}: config.json is neither in a local folder of that name nor in the Hugging Face cache, and "
-        f"the hub did not give it. With a network, run: hf download {name}; without one, give a local folder, or "
+        f"{flag} {name}: {what} is neither in a local folder of that name nor in the Hugging Face cache, and the "
+        f"hub did not give it. With a network, run: hf download {name}; without one, give a local folder, or "
         f"'tiny' for the bundled model. ({first_line(error)})"
     )
 
@@ -57,5 +57,10 @@ def first_line(error: Exception) -> str:
 
 
 def class_tokens(vision_config: Any) -> int:
-    """Tokens that a vision tower puts before its patches: CLIP has one, SigLIP none."""
-    return 0 if "siglip" in vision_config.model_type else 1
+    """Tokens that a vision tower puts before its patches: CLIP has one, SigLIP none. Others: ModelLoadError."""
+    known = {"clip_vision_model": 1, "siglip_vision_model": 0}
+    if vision_config.model_type not in known:
+        raise ModelLoadError(
+            f"the VLM's vision tower is of type {vision_config.model_type!r}; this package reads {', '.join(known)}"
+        )
+    return known[vision_config.model_type]

@@ -46,7 +46,12 @@ def absolute_layers(layers: Sequence[int], depth: int, flag: str) -> tuple[int, 
     wrong = [layer for layer in layers if not -depth - 1 <= layer <= depth]
     if wrong:
         raise ConfigError(f"{flag} names layer {wrong[0]}; this encoder has hidden states 0 to {depth}")
-    return tuple(layer % (depth + 1) for layer in layers)
+    absolute = tuple(layer % (depth + 1) for layer in layers)
+    if len(set(absolute)) < len(absolute):
+        raise ConfigError(
+            f"{flag} names a layer twice: {', '.join(map(str, layers))} of hidden states 0 to {depth}"
+        )
+    return absolute
 
 
 class VlmTower(nn.Module):

@@ -35,8 +35,11 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         seed_everything(config.seed)
         reset_peak_memory(accelerator.device)
         model = ModifiedLISA.from_config(config.model, device=accelerator.device)
-        if config.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
+        if config.gradient_checkpointing and not model.enable_gradient_checkpointing():
+            accelerator.print(
+                "--gradient_checkpointing is not needed here: nothing before <SEG> trains, so the language model "
+                "keeps the activations of a few tokens only, and there is nothing worth recomputing"
+            )
         return Trainer(config, accelerator, model, sets["train"], sets["val"]).run()
     finally:
         accelerator.end_training()

@@ -98,8 +98,8 @@ class Stepper:
         except torch.OutOfMemoryError as error:
             problem = TrainingError(
                 f"out of memory at {', '.join(names[-self.config.batch_size :])}: lower --batch_size (and raise "
-                "--gradient_accumulation_steps as much), leave --no_quantization out, or add "
-                f"--gradient_checkpointing. {str(error).splitlines()[0]}"
+                "--gradient_accumulation_steps as much), or leave --no_quantization out; with --lora_r, "
+                f"--train_projector or SAM's encoder also add --gradient_checkpointing. {str(error).splitlines()[0]}"
             )
         failed, *totals = self._total([float(problem is not None), *sums.values()])
         if failed:

@@ -141,9 +141,9 @@ def test_training_mode_reaches_only_what_trains() -> None:
 def test_gradient_checkpointing_gives_the_same_gradient() -> None:
     grads = []
     for checkpointing in (False, True):
-        model = tiny_model().train()
+        model = tiny_model(train_projector=True).train()
         if checkpointing:
-            model.enable_gradient_checkpointing()
+            assert model.enable_gradient_checkpointing()
             assert model.train().language_model.training
         torch.cat(model([IMAGES[0]], [TEXTS[0]])["pred_masks"]).mean().backward()
         grads.append(model.seg_embedding.row.grad)
@@ -182,6 +182,12 @@ def test_the_prefix_without_gradient_gives_the_same_states_and_gradients(
 )
 def test_the_prefix_keeps_its_gradient_where_something_before_seg_trains(options: dict[str, object]) -> None:
     assert not tiny_model(**options).frozen_prefix
+
+
+def test_checkpointing_is_refused_where_it_would_only_cost_time() -> None:
+    model = tiny_model().train()
+    assert not model.enable_gradient_checkpointing()
+    assert not model.train().language_model.training
 
 
 def test_an_autocast_around_the_call_changes_nothing() -> None:
