@@ -7,6 +7,7 @@ it works, but wants hours (`--seconds`).
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def main() -> None:
                 steps=result["steps"],
                 scenes=result["scenes"],
                 metrics=metrics,
-                command=f"python scripts/tiny_models/build.py {part} --seconds {arguments.seconds:g}",
+                command=f"python scripts/tiny_models/build.py {' '.join(sys.argv[1:])}",
             ),
         )
         print(json.dumps({"part": part, "folder": str(folder), **result}))

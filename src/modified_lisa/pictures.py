@@ -18,7 +18,7 @@ from modified_lisa.metrics import SegmentationMetrics
 if TYPE_CHECKING:
     from modified_lisa.inference.segmenter import Segmenter
 
-__all__ = ["curves", "fixed_choice", "overlay_sheet"]
+__all__ = ["curves", "fixed_choice", "overlay_sheet", "text_block"]
 
 TRUTH: Colour = (0, 158, 115)
 PREDICTION: Colour = (204, 121, 167)
@@ -52,7 +52,7 @@ def overlay_sheet(
         says = f"IoU {score.iou:.2f} (the model expects {answer.scores.mean():.2f})"
         rows.append(_row(sample, drawn, says))
     width = 3 * CELL + 4 * GAP
-    parts = [*(_text_block(title, width, size=TEXT, grey=True) if title else []), *rows]
+    parts = [*([text_block(title, width, size=TEXT, grey=True)] if title else []), *rows]
     sheet = Image.new("RGB", (width, sum(part.height for part in parts) + GAP), "white")
     top = 0
     for part in parts:
@@ -63,12 +63,12 @@ def overlay_sheet(
 
 def _row(sample: Sample, drawn: list[np.ndarray], says: str) -> Image.Image:
     width = 3 * CELL + 4 * GAP
-    query = _text_block(sample.text, width, size=TEXT + 2, bold=True)
-    below = _text_block(sample.name, width, size=TEXT - 2, grey=True)
+    query = text_block(sample.text, width, size=TEXT + 2, bold=True)
+    below = text_block(sample.name, width, size=TEXT - 2, grey=True)
     cells = [_fit(picture) for picture in drawn]
     height = max(cell.height for cell in cells)
     captions = ("image", "truth", f"prediction: {says}")
-    texts = [*query, *below]
+    texts = [query, below]
     top = GAP // 2 + sum(part.height for part in texts)
     row = Image.new("RGB", (width, top + height + 2 * TEXT + GAP), "white")
     ImageDraw.Draw(row).line((GAP, 0, width - GAP, 0), fill=(200, 200, 200))
@@ -91,9 +91,7 @@ def _fit(picture: np.ndarray) -> Image.Image:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
-def _text_block(
-    text: str, width: int, *, size: int, bold: bool = False, grey: bool = False
-) -> list[Image.Image]:
+def text_block(text: str, width: int, *, size: int, bold: bool = False, grey: bool = False) -> Image.Image:
     """A picture of the text, wrapped to ``width`` pixels; at most four lines of it."""
     font = _font(size, bold=bold)
     letters = max(10, int((width - 2 * GAP) / font.getlength("abcdefghij eno") * 14))
@@ -103,7 +101,7 @@ def _text_block(
     for number, line in enumerate(lines):
         fill = (110, 110, 110) if grey else (0, 0, 0)
         draw.text((GAP, 4 + number * (size + 5)), line, fill=fill, font=font)
-    return [block]
+    return block
 
 
 def _font(size: int, *, bold: bool = False) -> Any:
