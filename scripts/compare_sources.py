@@ -4,8 +4,9 @@
 
 Every run starts from the same seed and takes the same data. Beside the trained models stand the untrained ones
 and the answers that look at no query: everything, nothing, and the mean mask of the training set (cut at the
-share that is best on the training set). Prints a table and writes it to OUT/table.json and OUT/table.md. A run
-whose checkpoint is there already is not repeated.
+share that is best on the training set). Prints a table and writes it to OUT/table.json and OUT/table.md. Started
+again, it goes on where it was stopped: a finished run is not repeated, a started one is resumed, and one that was
+started with other options is refused.
 """
 
 import argparse
@@ -81,23 +82,24 @@ def trained(source: str, quantize: bool, options: argparse.Namespace) -> list[Ro
         dtype=options.dtype,
         quantize=quantize,
     )
-    if not (folder / "training_history.json").is_file():
+    if not (folder / "untrained.json").is_file():
         seed_everything(options.seed)
         before = evaluate(ModifiedLISA.from_config(model), ReasonSegDataset(options.data_dir, "val"))
         write_json(folder / "untrained.json", before.metrics)
-        train(
-            TrainingConfig(
-                model=model,
-                data_dir=options.data_dir,
-                epochs=options.epochs,
-                batch_size=options.batch_size,
-                lr=options.lr,
-                warmup_steps=options.warmup_steps,
-                seed=options.seed,
-                output_dir=str(folder),
-                checkpoint_dir=str(folder),
-            )
+    train(
+        TrainingConfig(
+            model=model,
+            data_dir=options.data_dir,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            warmup_steps=options.warmup_steps,
+            seed=options.seed,
+            output_dir=str(folder),
+            checkpoint_dir=str(folder),
+            resume="latest",
         )
+    )
     return rows_of(folder, name)
 
 

@@ -1,10 +1,11 @@
 """Memory and time as they are measured here, and nowhere else."""
 
+import contextlib
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,25 +38,41 @@ def time_calls(
 ) -> Timing:
     """Time each call, after ``warmup`` untimed runs of the first; waits for the GPU before and after each.
 
+    Deterministic algorithms, which a training may have asked for, are off meanwhile: they are slower on a
+    GPU, and nobody segments with them.
+
     Raises ConfigError if there is nothing to call.
     """
     if not calls:
         raise ConfigError("there is nothing to time; give at least one call")
-    for _ in range(warmup):
-        calls[0]()
     seconds = []
-    for call in calls:
-        _synchronise(device)
-        start = time.perf_counter()
-        call()
-        _synchronise(device)
-        seconds.append(time.perf_counter() - start)
+    with _usual_algorithms():
+        for _ in range(warmup):
+            calls[0]()
+        for call in calls:
+            _synchronise(device)
+            start = time.perf_counter()
+            call()
+            _synchronise(device)
+            seconds.append(time.perf_counter() - start)
     return Timing(tuple(seconds))
+
+
+@contextlib.contextmanager
+def _usual_algorithms() -> Iterator[None]:
+    asked = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warns)
 
 
 def reset_peak_memory(device: torch.device | str) -> None:
     """Start anew where the device can; the peak of a process's resident memory cannot be reset."""
     if _is_cuda(device):
+        torch.cuda.init()  # before it there are no counters, and cuda:0 would be refused
         torch.cuda.reset_peak_memory_stats(device)
 
 

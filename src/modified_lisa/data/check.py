@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data folder, found before the training starts and without decoding images."""
+"""Everything that is wrong with a data folder, found before the training starts and without decoding good images."""
 
 import os
 from collections import defaultdict
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from modified_lisa.data.annotation import Shape, draw_shape, label_value, parse_annotation
-from modified_lisa.errors import DataError, ImageError
+from modified_lisa.errors import ConfigError, DataError, ImageError
 from modified_lisa.images import image_size, read_image
+from modified_lisa.prompts import SEG_TOKEN, with_seg
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -56,7 +58,8 @@ def check_folder(root: str | os.PathLike[str], splits: str | Iterable[str]) -> l
     """All problems of these splits of a data folder, sorted by split (as given) and file; [] if it is good.
 
     Found for each file: an image without annotation and the reverse, two images for one annotation, an
-    image that is empty, cut short or not readable, JSON that cannot be read, a missing or empty ``text``,
+    image that is empty, cut short, damaged (PNG) or not readable, JSON that cannot be read, a missing or empty ``text``, a text
+    without words or with several ``<SEG>``,
     shapes that cannot be drawn, no shape left to segment, polygons of fewer than 3 points, and shapes
     outside the image. Outside is a shape that covers no pixel at all, or that reaches over the border by more than
     a tenth of the image's longer side, which is what annotations made for another size of the image
@@ -171,13 +174,13 @@ def _check_stem(stem: str, images: list[Path], annotations: list[Path]) -> Pair 
 def _check_image(path: Path) -> tuple[int, int]:
     """(height, width); ImageError."""
     size = image_size(path)
-    if _may_be_cut_short(path):
+    if _may_be_damaged(path):
         read_image(path)
     return size
 
 
-def _may_be_cut_short(path: Path) -> bool:
-    """Whether the mark that ends a JPEG or PNG is not near the end of the file; only then is it decoded."""
+def _may_be_damaged(path: Path) -> bool:
+    """Whether a JPEG does not end with its mark, or a PNG's checksums are wrong; only then is it decoded."""
     with path.open("rb") as file:
         head = file.read(8)
         file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
@@ -185,7 +188,14 @@ def _may_be_cut_short(path: Path) -> bool:
     if head.startswith(b"\xff\xd8"):
         # The end mark must come after the pixels begin: the thumbnail in the header has one too.
         return tail.rfind(b"\xff\xd9") <= tail.rfind(b"\xff\xda")
-    return not head.startswith(b"\x89PNG") or b"IEND" not in tail
+    if not head.startswith(b"\x89PNG"):
+        return True
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except Exception:  # what is wrong, and whether it matters, is said by decoding it
+        return True
+    return False
 
 
 def _check_annotation(path: Path, size: tuple[int, int] | None) -> tuple[tuple[str, ...], list[str]]:
@@ -195,6 +205,9 @@ def _check_annotation(path: Path, size: tuple[int, int] | None) -> tuple[tuple[s
     # Where a part could not be read, what seems to be missing may be just that.
     if parsed.texts_read and not annotation.texts:
         problems.append('"text" is empty; at least one query is expected')
+    for number, text in enumerate(annotation.texts, 1):
+        if fault := _text_fault(text):
+            problems.append(f"text {number} of {len(annotation.texts)}: {fault}")
     if parsed.shapes_read and not any(label_value(shape.label) == 1 for shape in annotation.shapes):
         problems.append("no polygon: it has no shape to segment, apart from 'flag' and 'ignore'")
     for name, shape in zip(parsed.shape_names, annotation.shapes, strict=True):
@@ -203,6 +216,18 @@ def _check_annotation(path: Path, size: tuple[int, int] | None) -> tuple[tuple[s
         elif size is not None and (where := _outside(shape, *size)):
             problems.append(f"{name}: {where}, which is {size[1]} x {size[0]}")
     return annotation.texts, problems
+
+
+def _text_fault(text: str) -> str | None:
+    try:
+        with_seg(text)
+    except ConfigError as error:
+        return str(error)
+    if (count := text.count(SEG_TOKEN)) > 1:
+        return (
+            f"it holds {count} {SEG_TOKEN} and the annotation one mask; leave one, or none (it is appended)"
+        )
+    return None
 
 
 def _outside(shape: Shape, height: int, width: int) -> str | None:

@@ -32,7 +32,7 @@ class Batch:
     inputs: Any
     """`ModelInputs` of the B images and texts."""
     targets: list[torch.Tensor]
-    """uint8 (H, W) each, on the user's image: 0, 1, and 255 for ignored pixels."""
+    """uint8 (H, W) each, on the user's image: 0, 1, and 255 for ignored pixels. Always on the CPU."""
     grid_target: torch.Tensor
     """float32 (B, 256, 256) on the model's square: the share of target in each cell, 0 to 1."""
     grid_valid: torch.Tensor
@@ -44,10 +44,13 @@ class Batch:
         return len(self.names)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with every tensor on ``device``."""
+        """The same batch with what the model and the losses read on ``device``.
+
+        ``targets`` stay where they are: metrics compare masks on the CPU.
+        """
         return Batch(
             inputs=self.inputs.to(device),
-            targets=[target.to(device) for target in self.targets],
+            targets=self.targets,
             grid_target=self.grid_target.to(device),
             grid_valid=self.grid_valid.to(device),
             names=self.names,

@@ -1,5 +1,6 @@
 """The training loop: start reading at `Trainer.run`."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -198,6 +199,8 @@ class Trainer:
                 parameter.data.copy_(broadcast(parameter.data))
         # A folder that cannot be written to is found here, not after the first epoch.
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.checkpoints):
+            pass
         self.report.write_history()
         self.accelerator.wait_for_everyone()
         facts, config = self.report.history, self.config

@@ -38,13 +38,19 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
                 f"{', '.join(installed)}"
             )
     # The model sets its own precision part by part, so no autocast is laid around it.
-    accelerator = Accelerator(
-        mixed_precision="no",
-        log_with=name,
-        project_config=ProjectConfiguration(
-            project_dir=config.output_dir, logging_dir=str(Path(config.output_dir) / "tracker_logs")
-        ),
-    )
+    try:
+        accelerator = Accelerator(
+            mixed_precision="no",
+            log_with=name,
+            project_config=ProjectConfiguration(
+                project_dir=config.output_dir, logging_dir=str(Path(config.output_dir) / "tracker_logs")
+            ),
+        )
+    except ImportError as error:  # DeepSpeed and others, asked for by the launcher's configuration
+        raise ConfigError(
+            f"the launcher asks for what is not installed: {error} This training needs plain data parallelism: "
+            "choose 'multi-GPU' in `accelerate config`."
+        ) from error
     kind = str(accelerator.distributed_type.value)
     if kind != "NO" and not kind.startswith("MULTI_"):
         raise ConfigError(

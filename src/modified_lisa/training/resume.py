@@ -4,7 +4,8 @@ A resumed run ends with the same weights and metrics as one that was never stopp
 same machine. What that takes besides the weights and the optimizer is derived instead of stored: the order
 of the data and the random state of every process follow from the seed and the epoch, the learning rate
 from the number of steps done. So a checkpoint is whole at the end of an epoch, and can be resumed by
-another number of processes if the samples of an optimizer step stay the same (then up to rounding).
+another number of processes if the samples of an optimizer step stay the same (then up to rounding, and with
+LoRA up to its dropout, which each process draws for itself).
 
 A run that would not be the same run is refused, with everything that differs.
 """
@@ -46,7 +47,10 @@ def seed_everything(seed: int, epoch: int = 0, rank: int = 0) -> None:
 
 
 def find_checkpoint(resume: str, checkpoint_dir: str | Path) -> Path | None:
-    """The file that ``--resume`` means: a path, or for ``latest`` or a folder the newest one, None if there is none."""
+    """The file that ``--resume`` means: a path, or for a folder or ``latest`` (``checkpoint_dir``) the newest one.
+
+    None if ``latest`` finds none; CheckpointError if a folder that was named holds none.
+    """
     folder = Path(checkpoint_dir if resume == "latest" else resume)
     if resume != "latest" and not folder.is_dir():
         return folder
@@ -55,6 +59,11 @@ def find_checkpoint(resume: str, checkpoint_dir: str | Path) -> Path | None:
         for path in folder.glob("checkpoint_epoch_*.pt")
         if (match := _NUMBER.fullmatch(path.name))
     ]
+    if not found and resume != "latest":
+        raise CheckpointError(
+            f"--resume {folder}: there is no checkpoint_epoch_N.pt in this folder; name a folder that holds one, "
+            "or the file itself"
+        )
     return max(found)[1] if found else None
 
 

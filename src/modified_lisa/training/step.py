@@ -116,8 +116,10 @@ class Stepper:
         scores.check_finite(batch.names)
         total = (scores.losses["loss"] + scores.losses["iou_prediction"]).sum() / samples
         self.scaler.scale(total).backward()
-        for term in TERMS:
-            sums[term] += float(scores.losses[term].detach().double().sum())
+        # One transfer for all terms; in double precision on the CPU, because not every device has it.
+        values = torch.stack([scores.losses[term].detach() for term in TERMS]).cpu().double().sum(dim=1)
+        for term, value in zip(TERMS, values.tolist(), strict=True):
+            sums[term] += value
         sums["iou"] += sum(mask.iou for mask in scores.metrics.scores)
         metrics.merge(scores.metrics)
 

@@ -49,3 +49,17 @@ def test_names() -> None:
     reset_peak_memory("cpu")
     assert "resident" in memory_source("cpu")
     assert f"{torch.get_num_threads()} threads" in describe_device(torch.device("cpu"))
+
+
+def test_deterministic_algorithms_are_off_while_timing_and_back_afterwards() -> None:
+    during: list[bool] = []
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        time_calls([lambda: during.append(torch.are_deterministic_algorithms_enabled())])
+        with pytest.raises(ZeroDivisionError):
+            time_calls([lambda: 1 / 0])
+        assert during == [False, False]
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -187,3 +187,30 @@ def test_the_error_lists_fifty(tmp_path):
     assert "image_25.json" not in message
     assert "and 70 more" in message
     assert "--skip_bad_samples" in message
+
+
+@pytest.mark.parametrize(
+    ("texts", "what"),
+    [
+        (["what is it? <SEG>"], None),
+        (["<SEG> what is it?", "and this?"], None),
+        (["what?", "this <SEG> and that <SEG>"], "text 2 of 2: it holds 2 <SEG>"),
+        ([" <SEG> "], "text 1 of 1: the query is empty"),
+        (["half a pair \ud800"], "text 1 of 1: the query"),
+    ],
+)
+def test_texts_that_would_stop_the_training(tmp_path, texts, what):
+    add(tmp_path / "train", "a", text=texts)
+    whats = [problem[2] for problem in found(tmp_path)]
+    assert len(whats) == (what is not None)
+    assert not whats or whats[0].startswith(what)
+
+
+def test_a_png_damaged_in_the_middle(tmp_path):
+    train = add(tmp_path / "train", "a", suffix=".png").parent
+    data = bytearray((train / "a.png").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 50] = bytes(50)
+    (train / "a.png").write_bytes(data)
+    ((split, name, what),) = found(tmp_path)
+    assert (split, name) == ("train", "a.png")
+    assert "cannot be decoded" in what

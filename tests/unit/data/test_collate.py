@@ -69,3 +69,10 @@ def test_a_refused_text_names_its_sample(workers: int) -> None:
     with pytest.raises(DataError) as caught:
         next(loaded)
     assert str(caught.value) == "train/image_1#0: the query is empty"
+
+
+def test_label_maps_stay_on_the_cpu_where_they_are_compared() -> None:
+    batch = Collator(FakeProcessor())([FakeSet(1)[0]]).to("meta")
+    assert batch.grid_target.device.type == batch.grid_valid.device.type == "meta"
+    assert batch.inputs.pixels.device.type == "meta"
+    assert [target.device.type for target in batch.targets] == ["cpu"]

@@ -259,6 +259,13 @@ def test_warning_when_the_warm_up_never_ends(tmp_path: Path, capsys: pytest.Capt
     assert "never reaches --lr 0.1" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root can write to")
+def test_a_checkpoint_folder_that_cannot_be_written_to_is_found_before_training(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="/proc"):
+        _run(_config(tmp_path, epochs=1, checkpoint_dir="/proc"))
+    assert not list(tmp_path.rglob("metrics_epoch_*.json"))
+
+
 def test_interrupt_names_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Interrupted(DyingSet):
         def __getitem__(self, index: int) -> Any:
