@@ -44,7 +44,8 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis "$(QUICKSTART)"
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@if [ -e "$(QUICKSTART)/.quickstart" ]; then rm -rf "$(QUICKSTART)"; fi
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyTorch first and alone: asked for together with the rest, pip may pick gigabytes of CUDA packages.

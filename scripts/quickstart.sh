@@ -20,7 +20,13 @@ run() {
   "$@"
 }
 
+if [ -e "$out" ] && [ ! -e "$out/.quickstart" ]; then
+  echo "$out is there already and was not made by the quickstart; name another folder: make quickstart QUICKSTART=FOLDER" >&2
+  exit 2
+fi
 rm -rf "$out"
+mkdir -p "$out"
+touch "$out/.quickstart"
 
 run modified-lisa scenes "$out/scenes" --train 300 --val 50 --test 50 --seed 1
 

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from modified_lisa.benchmark.measure import usual_algorithms
 from modified_lisa.config import LossWeights
 from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batches
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError, TrainingError
@@ -74,8 +75,10 @@ def score_batch(model: Any, batch: Batch, weights: LossWeights) -> Scores:
     logits, predictions = torch.cat(outputs["pred_masks"]), torch.cat(outputs["iou_predictions"])
     losses = segmentation_loss(logits, batch.grid_target, batch.grid_valid, weights)
     metrics = SegmentationMetrics()
-    for frame, mask, target in zip(batch.inputs.frames, logits.detach(), batch.targets, strict=True):
-        metrics.update(frame.mask_to_image(mask[None])[0] > 0, target)
+    # A training's deterministic algorithms would resize by another, far slower way than `Segmenter` does.
+    with usual_algorithms():
+        for frame, mask, target in zip(batch.inputs.frames, logits.detach(), batch.targets, strict=True):
+            metrics.update(frame.mask_to_image(mask[None])[0] > 0, target)
     measured = torch.tensor([score.iou for score in metrics.scores], device=predictions.device)
     losses["iou_prediction"] = iou_prediction_loss(predictions, measured)
     return Scores(losses, metrics, predictions.detach())

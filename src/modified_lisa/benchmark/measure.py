@@ -46,7 +46,7 @@ def time_calls(
     if not calls:
         raise ConfigError("there is nothing to time; give at least one call")
     seconds = []
-    with _usual_algorithms():
+    with usual_algorithms():
         for _ in range(warmup):
             calls[0]()
         for call in calls:
@@ -59,7 +59,7 @@ def time_calls(
 
 
 @contextlib.contextmanager
-def _usual_algorithms() -> Iterator[None]:
+def usual_algorithms() -> Iterator[None]:
     asked = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)

@@ -85,7 +85,7 @@ class ModifiedLISA(nn.Module):
         self.seg_embedding = SegEmbedding(
             initial_seg_row(self.processor.tokenizer, self.language_model.get_input_embeddings())
         )
-        self.seg_projection = SegProjection(width, self.mask_head.channels)
+        self.seg_projection = SegProjection(width, self.mask_head.foreground_point)
         self._recomputes = False
         self._choose_what_trains()
         self.to(target)

@@ -15,14 +15,20 @@ __all__ = ["MaskHead", "SegProjection"]
 class SegProjection(nn.Sequential):
     """``<SEG>`` states (N, Dl) -> SAM prompts (N, C). Linear, ReLU, Linear, as LISA's ``text_hidden_fcs``.
 
-    The states are normalised first (``norm``): their length, 150 to 250 in a 7B model, says nothing.
+    The states are normalised first: their length, 150 to 250 in a 7B model, says nothing. The projection
+    starts as a foreground point of SAM's somewhere in the image: ``point`` (C,) plus a part that depends on
+    the state and is as large as the code of a place, so that a frozen decoder meets what it knows.
     """
 
-    def __init__(self, width: int, channels: int, hidden: int | None = None) -> None:
+    def __init__(self, width: int, point: torch.Tensor, hidden: int | None = None) -> None:
         hidden = hidden or min(width, 1024)
-        super().__init__(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, channels)
-        )
+        first, last = nn.Linear(width, hidden), nn.Linear(hidden, len(point))
+        super().__init__(nn.LayerNorm(width), first, nn.ReLU(), last)
+        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+        nn.init.zeros_(first.bias)
+        nn.init.normal_(last.weight, std=(0.5 / hidden) ** 0.5)  # sines and cosines have a mean square of 1/2
+        with torch.no_grad():
+            last.bias.copy_(point)
 
 
 class MaskHead(nn.Module):
@@ -46,6 +52,12 @@ class MaskHead(nn.Module):
         )
         # The IoU prediction is trained to judge masks, not masks to please it.
         sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(_detach_input)
+
+    @property
+    def foreground_point(self) -> torch.Tensor:
+        """float32 (C,): what SAM adds to the code of a place to say "this is part of it"."""
+        weight: torch.Tensor = self.prompt_encoder.point_embed[1].weight
+        return weight.detach()[0]
 
     def forward(self, embeddings: torch.Tensor, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode one mask for each prompt.

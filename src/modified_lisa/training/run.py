@@ -1,7 +1,8 @@
 """A training run from a configuration: processes, data, seed, model, loop."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from modified_lisa.training.loop import Trainer
 from modified_lisa.training.report import make_accelerator
 from modified_lisa.training.resume import seed_everything
 
-__all__ = ["make_deterministic", "train"]
+__all__ = ["deterministic", "train"]
 
 
 def train(config: TrainingConfig) -> dict[str, Any]:
@@ -31,7 +32,6 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     try:
         # Data before the model: what is wrong with it is known in seconds; a model may take minutes to load.
         sets = _open(config, accelerator.print)
-        make_deterministic()
         seed_everything(config.seed)
         reset_peak_memory(accelerator.device)
         model = ModifiedLISA.from_config(config.model, device=accelerator.device)
@@ -40,7 +40,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
                 "--gradient_checkpointing is not needed here: nothing before <SEG> trains, so the language model "
                 "keeps the activations of a few tokens only, and there is nothing worth recomputing"
             )
-        return Trainer(config, accelerator, model, sets["train"], sets["val"]).run()
+        with deterministic():
+            return Trainer(config, accelerator, model, sets["train"], sets["val"]).run()
     finally:
         accelerator.end_training()
 
@@ -65,8 +66,17 @@ def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, Reason
     return sets
 
 
-def make_deterministic() -> None:
-    """The same seed, the same weights, also on a GPU; an operation that cannot comply warns."""
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Meanwhile, operations give the same result every time; one that cannot on a GPU warns."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    asked = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    tries = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warns)
+        torch.backends.cudnn.benchmark = tries
