@@ -45,11 +45,11 @@ def row(segmenter: Segmenter, seed: int) -> Image.Image:
     queries = [query.texts[0] for query in make_queries(scene, rng, split="test", count=2)]
     pictures = [Image.fromarray(scene.image)]
     pictures += [segmenter.segment(scene.image, query).overlay() for query in queries]
-    sheet = Image.new("RGB", (3 * WIDTH + 4 * GAP, 225 + 60), "white")
+    sheet = Image.new("RGB", (3 * WIDTH + 4 * GAP, 225 + 85), "white")
     for place, (picture, text) in enumerate(zip(pictures, ["an image", *queries], strict=True)):
         left = GAP + place * (WIDTH + GAP)
         sheet.paste(text_block(text, WIDTH, size=16, bold=place > 0), (left, 0))
-        sheet.paste(picture.resize((WIDTH, 225), Image.Resampling.LANCZOS), (left, 60))
+        sheet.paste(picture.resize((WIDTH, 225), Image.Resampling.LANCZOS), (left, 85))
     return sheet
 
 
