@@ -136,18 +136,42 @@ class ModifiedLISA(nn.Module):
             iou_predictions: float32 (N_i,), the mask decoder's own estimate of each mask's IoU.
         """
         inputs = self._inputs(images, texts).to(self.device)
+        prompts, logits, iou = self.compute(inputs, return_mask)
+        outputs = {"seg_embeddings": list(prompts.split(inputs.seg_counts))}
+        if logits is not None and iou is not None:
+            outputs["pred_masks"] = list(logits.split(inputs.seg_counts))
+            outputs["iou_predictions"] = list(iou.split(inputs.seg_counts))
+        return outputs
+
+    def compute(
+        self, inputs: ModelInputs, return_mask: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The forward pass from tensors to tensors. It never waits for the GPU, so that it can be captured.
+
+        Returns ``seg_embeddings`` (N, C), ``pred_masks`` (N, 256, 256) and ``iou_predictions`` (N,), float32;
+        None for the last two without ``return_mask``.
+        """
         # Every part has its own precision; an autocast around the call must not change it.
         with torch.autocast(self.device.type, enabled=False):
             encoding = self.vision(inputs.vlm_pixels, inputs.sam_pixels)
             prompts = self.seg_projection(self.seg_states(encoding.tokens, inputs).float())
-            counts = inputs.seg_counts
-            outputs = {"seg_embeddings": list(prompts.split(counts))}
-            if return_mask:
-                of_image = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
-                logits, iou = self.mask_head(encoding.embedding[of_image], prompts)
-                outputs["pred_masks"] = list(logits.split(counts))
-                outputs["iou_predictions"] = list(iou.split(counts))
-        return outputs
+            if not return_mask:
+                return prompts, None, None
+            return prompts, *self.mask_head(encoding.embedding[inputs.segs[0]], prompts)
+
+    def embed(self, tokens: torch.Tensor, inputs: ModelInputs) -> torch.Tensor:
+        """What the language model reads, (B, T, Dl): words, the image's tokens, and the ``<SEG>`` row.
+
+        Args:
+            tokens: (B, P, Dv), the vision source's.
+        """
+        embedding, place = self.language_model.get_input_embeddings(), inputs.image_place
+        weights = next(self.projector.parameters())
+        image = self.projector(tokens.to(weights.dtype)).to(embedding.weight.dtype)
+        # The <SEG> id may lie beyond the embedding's rows.
+        ids = inputs.input_ids.masked_fill(inputs.is_seg, 0)
+        embeds = torch.cat((embedding(ids[:, : place.start]), image, embedding(ids[:, place.stop :])), dim=1)
+        return self.seg_embedding(embeds, inputs.is_seg)
 
     def seg_states(self, tokens: torch.Tensor, inputs: ModelInputs) -> torch.Tensor:
         """Hidden states (N, Dl) that become masks, in the order of the batch.
@@ -155,26 +179,20 @@ class ModifiedLISA(nn.Module):
         Args:
             tokens: (B, P, Dv), the vision source's.
         """
-        embedding = self.language_model.get_input_embeddings()
-        weights = next(self.projector.parameters())
-        image_embeds = self.projector(tokens.to(weights.dtype)).to(embedding.weight.dtype)
-        # The <SEG> id may lie beyond the embedding's rows, and the image token's row is not used.
-        ids = inputs.input_ids.masked_fill(inputs.is_seg | inputs.is_image, 0)
-        embeds = embedding(ids).masked_scatter(inputs.is_image[..., None], image_embeds)
-        embeds = self.seg_embedding(embeds, inputs.is_seg)
-        wanted = inputs.is_seg
-        if self.config.seg_state == "before":
-            wanted = torch.cat((wanted[:, 1:], torch.zeros_like(wanted[:, :1])), dim=1)
+        embeds = self.embed(tokens, inputs)
+        rows, places = inputs.segs
+        before = int(self.config.seg_state == "before")
+        places = places - before
         # No attention mask: padding is on the right, and a causal model does not look there.
         if not (self.frozen_prefix and torch.is_grad_enabled()):
-            return self.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[wanted]
+            return self.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[rows, places]
         # Nothing before the first <SEG> depends on a trained weight: that part needs no gradient, only its
         # keys and values. The same gradients, from a backward pass over a few tokens instead of hundreds.
-        cut = inputs.first_seg - (self.config.seg_state == "before")
+        cut = inputs.first_seg - before
         with torch.no_grad():
             prefix = self.language_model(inputs_embeds=embeds[:, :cut], use_cache=True).past_key_values
         rest = self.language_model(inputs_embeds=embeds[:, cut:], past_key_values=prefix, use_cache=True)
-        return rest.last_hidden_state[wanted[:, cut:]]
+        return rest.last_hidden_state[rows, places - cut]
 
     @property
     def frozen_prefix(self) -> bool:

@@ -39,10 +39,17 @@ class ModelInputs:
     frames: list[Frame]
     input_ids: torch.Tensor
     """int64 (B, T), padded on the right; the image's place is filled with P copies of the image token."""
-    is_image: torch.Tensor
-    """bool (B, T)."""
+    image_place: slice
+    """Positions of the P image tokens: the same in every row, because what precedes them is."""
     is_seg: torch.Tensor
     """bool (B, T); every row has one or more."""
+    segs: torch.Tensor
+    """int64 (2, N): row and position of every ``<SEG>``, row by row. Made on the CPU, as are the two numbers
+    below, so that a GPU is never waited for."""
+    seg_counts: list[int]
+    """Masks of each text."""
+    first_seg: int
+    """Position of the earliest ``<SEG>`` of the batch."""
     vlm_pixels: torch.Tensor | None
     """float32 (B, 3, S, S) for the VLM's encoder."""
     sam_pixels: torch.Tensor | None
@@ -52,14 +59,16 @@ class ModelInputs:
         return len(self.frames)
 
     @property
-    def first_seg(self) -> int:
-        """Position of the earliest ``<SEG>`` of the batch."""
-        return int(self.is_seg.any(dim=0).int().argmax())
+    def is_image(self) -> torch.Tensor:
+        """bool (B, T)."""
+        mask = torch.zeros_like(self.is_seg)
+        mask[:, self.image_place] = True
+        return mask
 
     @property
-    def seg_counts(self) -> list[int]:
-        """Masks of each text."""
-        return [int(count) for count in self.is_seg.sum(dim=1)]
+    def length(self) -> int:
+        """T."""
+        return self.input_ids.shape[1]
 
     def to(self, device: torch.device | str) -> "ModelInputs":
         moved: dict[str, Any] = {
@@ -116,16 +125,21 @@ class LisaProcessor:
         arrays = [read_image(image) for image in images]
         frames = [Frame(array.shape[0], array.shape[1]) for array in arrays]
         rows = [self.encode(text) for text in texts]
+        images_begin = rows[0].index(self.image_token_id)
         # Padding stands on the right, where a causal model never looks from a real token; so any id will do,
         # and 0, unlike a <pad> that was added later, is sure to have a row.
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
-        is_token = torch.arange(ids.shape[1])[None] < lengths[:, None]
+        is_seg = (ids == self.seg_token_id) & (torch.arange(ids.shape[1])[None] < lengths[:, None])
+        segs = is_seg.nonzero().T.contiguous()
         return ModelInputs(
             frames=frames,
             input_ids=ids,
-            is_image=(ids == self.image_token_id) & is_token,
-            is_seg=(ids == self.seg_token_id) & is_token,
+            image_place=slice(images_begin, images_begin + self.image_tokens),
+            is_seg=is_seg,
+            segs=segs,
+            seg_counts=is_seg.sum(dim=1).tolist(),
+            first_seg=int(segs[1].min()),
             vlm_pixels=self._squares(arrays, frames, self.vlm_image),
             sam_pixels=self._squares(arrays, frames, self.sam_image),
         )
