@@ -34,6 +34,7 @@ HOMES = {
     "transformers": ["model", "tokens"],
     "peft": ["model"],
     "bitsandbytes": ["model"],
+    "triton": ["model"],
     "safetensors": ["model"],
     "accelerate": ["training", "evaluation"],
     "matplotlib": ["pictures", "training"],
@@ -59,7 +60,11 @@ ONLY = {
     "benchmark": ["torch", "numpy", "psutil"],
 }
 # Imported here, but declared by what brings them; and declared here, but imported by another library.
-INDIRECT = {"psutil": "accelerate", "tokenizers": "transformers"}
+INDIRECT = {
+    "psutil": "accelerate",
+    "tokenizers": "transformers",
+    "triton": "torch, where it is built for CUDA",
+}
 ON_DEMAND = {"tensorboard": "accelerate, for --log_with", "bitsandbytes": "transformers, for 4 bit"}
 LIGHT = ["modified_lisa", "modified_lisa.config", "modified_lisa.errors", "modified_lisa.training.arguments"]
 HEAVY = ["torch", "transformers", "accelerate", "numpy", "cv2", "PIL", "matplotlib", "peft", "bitsandbytes"]

@@ -2,6 +2,8 @@
 
 import math
 import os
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.inference.runner import GraphRunner, PlainRunner
 from modified_lisa.inference.segmentation import Segmentation
+from modified_lisa.inference.session import Session
+from modified_lisa.model.graphs import bucket
 
 if TYPE_CHECKING:
     from modified_lisa.model.lisa import ModifiedLISA
@@ -26,9 +32,49 @@ class Segmenter:
     >>> result.save("overlay.png")
     """
 
-    def __init__(self, model: "ModifiedLISA") -> None:
-        """Take a model as it is, on the device where it is, and put it in evaluation mode."""
+    def __init__(self, model: "ModifiedLISA", *, fast: bool | None = None) -> None:
+        """Take a model as it is, on the device where it is, and put it in evaluation mode.
+
+        Args:
+            fast: run it as CUDA graphs, captured at the first call with each shape (seconds to a minute, see
+                `warm_up`) and replayed afterwards. None: where the model is on a CUDA device.
+
+        Raises ConfigError for ``fast=True`` on another device.
+        """
+        on_gpu = model.device.type == "cuda"
+        if fast and not on_gpu:
+            raise ConfigError(f"fast=True needs a CUDA device; the model is on {str(model.device)!r}")
         self.model = model.eval()
+        self.runner = GraphRunner(model) if on_gpu and fast in (None, True) else PlainRunner(model)
+
+    def open(self, image: ImageSource) -> Session:
+        """Read ``image`` once, for many queries about it."""
+        with torch.inference_mode():
+            return Session(self, image)
+
+    def warm_up(self, query_tokens: int = 48, batch_sizes: list[int] | tuple[int, ...] = (1,)) -> float:
+        """Do now what the first calls would do: compile, and capture graphs.
+
+        Args:
+            query_tokens: lengths of prompts up to the image and this many tokens are prepared.
+            batch_sizes: numbers of images, each rounded up to a power of two.
+
+        Returns the seconds that it took; 0 where there is nothing to warm up (no CUDA device, or
+        ``fast=False``). Progress is shown on a terminal.
+        """
+        if not isinstance(self.runner, GraphRunner):
+            return 0.0
+        picture = np.zeros((64, 64, 3), np.uint8)
+        inputs = self.model.processor([picture], ["warm up"])
+        image_end = inputs.image_place.stop
+        lengths = sorted({bucket(image_end + extra) for extra in range(1, query_tokens + 1)})
+        with torch.inference_mode():
+            seconds = self.runner.warm_up(lengths, list(batch_sizes), inputs)
+            start = time.perf_counter()
+            with self.open(picture) as session:
+                for tokens in range(16, bucket(query_tokens, 16) + 1, 16):
+                    self.runner.answer(session, self.model.processor.queries(["warm up"]).padded(tokens))
+        return seconds + time.perf_counter() - start
 
     @classmethod
     def from_pretrained(
@@ -36,6 +82,7 @@ class Segmenter:
         source: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device | None = None,
+        fast: bool | None = None,
         **overrides: Any,
     ) -> "Segmenter":
         """Load a trained model.
@@ -44,6 +91,7 @@ class Segmenter:
             source: a checkpoint (``.pt``) of the training, or a folder of `ModifiedLISA.save_pretrained`.
                 None: the tiny model that comes trained with this package.
             device: None: the GPU if there is one, else the CPU.
+            fast: as in `Segmenter`.
             **overrides: fields of `ModelConfig` that replace those of the checkpoint, such as
                 ``quantize=False`` or ``vlm_name="folder/of/the/vlm"``.
 
@@ -54,7 +102,8 @@ class Segmenter:
         """
         from modified_lisa.model.lisa import ModifiedLISA
 
-        return cls(ModifiedLISA.from_pretrained("tiny" if source is None else source, device, **overrides))
+        model = ModifiedLISA.from_pretrained("tiny" if source is None else source, device, **overrides)
+        return cls(model, fast=fast)
 
     def segment(self, image: ImageSource, query: str, *, threshold: float = 0.0) -> Segmentation:
         """Find what ``query`` asks for in ``image``.
@@ -83,35 +132,42 @@ class Segmenter:
         query, a single query (a string) with each image. The results are in the order of the lists and equal
         those of `segment`, up to rounding.
         """
-        if (
-            isinstance(threshold, bool)
-            or not isinstance(threshold, int | float)
-            or not math.isfinite(threshold)
-        ):
-            raise ConfigError(f"the threshold is {threshold!r}; it must be a finite number, in logits")
         pictures, texts = _pair(images, queries)
+        check_threshold(threshold)
         if not texts:
             return []
-        inputs = self.model.processor(pictures, texts).to(self.model.device)
+        inputs = self.model.processor(pictures, texts)
         with torch.inference_mode():
-            outputs = self.model(inputs)
-            return [
-                self._result(*parts, threshold)
-                for parts in zip(
-                    pictures,
-                    texts,
-                    inputs.frames,
-                    outputs["pred_masks"],
-                    outputs["iou_predictions"],
-                    strict=True,
-                )
-            ]
+            logits, iou = self.runner.masks(inputs)
+            return self.results(
+                pictures,
+                texts,
+                inputs.frames,
+                logits.split(inputs.seg_counts),
+                iou.split(inputs.seg_counts),
+                threshold,
+            )
+
+    def results(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        texts: Sequence[str],
+        frames: Sequence[Frame],
+        logits: Sequence[torch.Tensor],
+        scores: Sequence[torch.Tensor],
+        threshold: float,
+    ) -> list[Segmentation]:
+        """Decoded masks (N_i, 256, 256) and predicted IoU (N_i,) of each query as its `Segmentation`."""
+        check_threshold(threshold)
+        parts = zip(pictures, texts, frames, logits, scores, strict=True)
+        with torch.inference_mode():
+            return [self._result(*part, threshold) for part in parts]
 
     @staticmethod
     def _result(
         picture: NDArray[np.uint8],
         text: str,
-        frame: Any,
+        frame: Frame,
         logits: torch.Tensor,
         scores: torch.Tensor,
         threshold: float,
@@ -129,6 +185,13 @@ class Segmenter:
             size=picture.shape[:2],
             image=picture,
         )
+
+
+def check_threshold(threshold: float) -> None:
+    """ConfigError unless it is a finite number."""
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not math.isfinite(threshold):
+        raise ConfigError(f"the threshold is {threshold!r}; it must be a finite number, in logits")
 
 
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:

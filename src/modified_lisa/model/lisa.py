@@ -21,8 +21,10 @@ from modified_lisa.images import ImageSource
 from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
 from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
+from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import MaskHead, SegProjection
-from modified_lisa.model.processor import ModelInputs, build_processor
+from modified_lisa.model.prefix import Keys, run_prefix, run_rest
+from modified_lisa.model.processor import build_processor
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
 from modified_lisa.tokens import SegEmbedding, initial_seg_row
@@ -189,10 +191,12 @@ class ModifiedLISA(nn.Module):
         # Nothing before the first <SEG> depends on a trained weight: that part needs no gradient, only its
         # keys and values. The same gradients, from a backward pass over a few tokens instead of hundreds.
         cut = inputs.first_seg - before
-        with torch.no_grad():
-            prefix = self.language_model(inputs_embeds=embeds[:, :cut], use_cache=True).past_key_values
-        rest = self.language_model(inputs_embeds=embeds[:, cut:], past_key_values=prefix, use_cache=True)
-        return rest.last_hidden_state[rows, places - cut]
+        keys = self.run_prefix(embeds[:, :cut].detach())
+        return run_rest(self.language_model, embeds[:, cut:], keys)[rows, places - cut]
+
+    def run_prefix(self, embeds: torch.Tensor) -> Keys:
+        """`prefix.run_prefix` of this language model; training on a GPU puts its captured form here."""
+        return run_prefix(self.language_model, embeds)
 
     @property
     def frozen_prefix(self) -> bool:

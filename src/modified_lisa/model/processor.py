@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.model.inputs import ModelInputs, QueryInputs
 from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
 from modified_lisa.tokens import add_seg_token
 
-__all__ = ["ImageSpec", "LisaProcessor", "ModelInputs", "build_processor"]
+__all__ = ["ImageSpec", "LisaProcessor", "build_processor"]
 
 
 @dataclass(frozen=True)
@@ -30,53 +31,6 @@ class ImageSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
-
-
-@dataclass(frozen=True)
-class ModelInputs:
-    """B images with one text each."""
-
-    frames: list[Frame]
-    input_ids: torch.Tensor
-    """int64 (B, T), padded on the right; the image's place is filled with P copies of the image token."""
-    image_place: slice
-    """Positions of the P image tokens: the same in every row, because what precedes them is."""
-    is_seg: torch.Tensor
-    """bool (B, T); every row has one or more."""
-    segs: torch.Tensor
-    """int64 (2, N): row and position of every ``<SEG>``, row by row. Made on the CPU, as are the two numbers
-    below, so that a GPU is never waited for."""
-    seg_counts: list[int]
-    """Masks of each text."""
-    first_seg: int
-    """Position of the earliest ``<SEG>`` of the batch."""
-    vlm_pixels: torch.Tensor | None
-    """float32 (B, 3, S, S) for the VLM's encoder."""
-    sam_pixels: torch.Tensor | None
-    """float32 (B, 3, S, S) for SAM's encoder."""
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @property
-    def is_image(self) -> torch.Tensor:
-        """bool (B, T)."""
-        mask = torch.zeros_like(self.is_seg)
-        mask[:, self.image_place] = True
-        return mask
-
-    @property
-    def length(self) -> int:
-        """T."""
-        return self.input_ids.shape[1]
-
-    def to(self, device: torch.device | str) -> "ModelInputs":
-        moved: dict[str, Any] = {
-            entry.name: value.to(device, non_blocking=True)
-            for entry in fields(self)
-            if isinstance(value := getattr(self, entry.name), torch.Tensor)
-        }
-        return replace(self, **moved)
 
 
 class LisaProcessor:
@@ -142,6 +96,39 @@ class LisaProcessor:
             first_seg=int(segs[1].min()),
             vlm_pixels=self._squares(arrays, frames, self.vlm_image),
             sam_pixels=self._squares(arrays, frames, self.sam_image),
+        )
+
+    def prefix(self, image: ImageSource) -> ModelInputs:
+        """The prompt up to the end of the image, which every query about ``image`` begins with."""
+        inputs = self([image], ["any query"])
+        end = inputs.image_place.stop
+        return replace(
+            inputs,
+            input_ids=inputs.input_ids[:, :end],
+            is_seg=inputs.is_seg[:, :end],
+            segs=inputs.segs[:, :0],
+            seg_counts=[0],
+            first_seg=end,
+        )
+
+    def queries(self, texts: Sequence[str]) -> QueryInputs:
+        """What follows the image in the prompts of ``texts``, in one row."""
+        if not texts:
+            raise ConfigError("got no queries; give at least one text")
+        prompts = [self.encode(text) for text in texts]
+        rows = [prompt[prompt.index(self.image_token_id) + self.image_tokens :] for prompt in prompts]
+        ids = torch.tensor([token for row in rows for token in row])
+        positions = torch.tensor([place for row in rows for place in range(len(row))])
+        is_seg = ids == self.seg_token_id
+        segs = is_seg.nonzero()[:, 0]
+        return QueryInputs(
+            input_ids=ids[None],
+            is_seg=is_seg[None],
+            groups=torch.tensor([group for group, row in enumerate(rows) for _ in row])[None],
+            positions=positions[None],
+            segs=segs,
+            begins=positions[segs] == 0,
+            seg_counts=[row.count(self.seg_token_id) for row in rows],
         )
 
     def encode(self, text: str) -> list[int]:

@@ -1,0 +1,74 @@
+"""Many queries about one image: the image is read once."""
+
+from typing import TYPE_CHECKING, Any
+
+from modified_lisa.errors import ConfigError
+from modified_lisa.images import ImageSource, read_image
+from modified_lisa.inference.runner import StateHolder
+from modified_lisa.inference.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from modified_lisa.inference.segmenter import Segmenter
+
+__all__ = ["Session"]
+
+
+class Session(StateHolder):
+    """Made by `Segmenter.open`. Remembers the image's encoding and the language model's keys and values of it.
+
+    >>> with segmenter.open("kitchen.jpg") as session:
+    ...     kettle = session.segment("what boils water?")
+    ...     cups, plates = session.segment_many(["the cups", "all that one eats from"])
+
+    A further query costs its own tokens only. What is remembered, `nbytes` on the device, is freed by
+    `close`, by the end of a ``with``, or with the session itself. Not for several threads at once.
+    """
+
+    def __init__(self, segmenter: "Segmenter", image: ImageSource) -> None:
+        self._segmenter = segmenter
+        self._picture = read_image(image)
+        inputs = segmenter.model.processor.prefix(self._picture)
+        self._frame = inputs.frames[0]
+        self.nbytes: int = segmenter.runner.open(self, inputs)
+        """Bytes of the device that the session holds."""
+
+    def segment(self, query: str, *, threshold: float = 0.0) -> Segmentation:
+        """As `Segmenter.segment`, about the session's image."""
+        return self.segment_many([query], threshold=threshold)[0]
+
+    def segment_many(
+        self, queries: list[str] | tuple[str, ...], *, threshold: float = 0.0
+    ) -> list[Segmentation]:
+        """Answer several queries in one go, each unaware of the others.
+
+        Raises:
+            ConfigError: an empty query, a threshold that is not a finite number, or a closed session.
+        """
+        if self.closed:
+            raise ConfigError("this session is closed; open the image again with segmenter.open(image)")
+        if isinstance(queries, str):
+            raise ConfigError("got one string as the queries; give a list, or call segment")
+        if not queries:
+            return []
+        inputs = self._segmenter.model.processor.queries(queries)
+        logits, iou = self._segmenter.runner.answer(self, inputs)
+        count = len(queries)
+        return self._segmenter.results(
+            [self._picture] * count,
+            list(queries),
+            [self._frame] * count,
+            logits.split(inputs.seg_counts),
+            iou.split(inputs.seg_counts),
+            threshold,
+        )
+
+    def close(self) -> None:
+        """Free the memory of the image; the session answers no more."""
+        self._segmenter.runner.close(self)
+        self.nbytes = 0
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

@@ -1,0 +1,89 @@
+"""Elementwise work of a model as few kernels, for the time of a ``with``: same values up to rounding.
+
+transformers writes a norm, a rotation of the positions or a gated activation as five to ten small kernels,
+each of which reads and writes the whole activation. torch.compile makes one of each. Only these functions
+are compiled, not whole layers: it takes seconds instead of minutes, serves every layer and length, and the
+products stay with the libraries and kernels that do them best.
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["fused"]
+
+
+def _rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * wide.to(x.dtype)
+
+
+def _silu_times(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return nn.functional.silu(gate) * up
+
+
+def _rotate(
+    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    cos, sin = cos[:, None], sin[:, None]
+
+    def turn(x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+    return turn(query), turn(key)
+
+
+def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=True, fullgraph=True)
+
+
+@contextlib.contextmanager
+def fused(model: nn.Module) -> Iterator[None]:
+    """Within it, norms, rotations and activations that are recognised in ``model`` run as one kernel each.
+
+    Also leaves the causal mask to the attention kernel, instead of writing it out: while a graph is being
+    captured, transformers does not trust itself to see that nothing is padded.
+    """
+    with contextlib.ExitStack() as undo:
+        for module in model.modules():
+            replacement = _replacement(module)
+            if replacement is not None:
+                module.forward = replacement
+                undo.callback(module.__dict__.pop, "forward", None)
+        for source in {sys.modules[type(module).__module__] for module in model.modules()}:
+            if not source.__name__.startswith("transformers.models.llama."):
+                continue
+            for name, value in (
+                ("apply_rotary_pos_emb", _compiled(_rotate)),
+                ("create_causal_mask", _given_mask),
+            ):
+                undo.callback(setattr, source, name, getattr(source, name))
+                setattr(source, name, value)
+        yield
+
+
+def _given_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> torch.Tensor | None:
+    return attention_mask
+
+
+def _replacement(module: Any) -> Callable[..., Any] | None:
+    kind = type(module).__name__
+    if kind == "LlamaRMSNorm":
+        return lambda x: _compiled(_rms_norm)(x, module.weight, module.variance_epsilon)
+    if kind == "LlamaMLP" and type(module.act_fn).__name__ in ("SiLU", "SiLUActivation"):
+        return lambda x: module.down_proj(_compiled(_silu_times)(module.gate_proj(x), module.up_proj(x)))
+    if kind == "QuickGELUActivation":
+        return _compiled(_quick_gelu)
+    return None

@@ -1,0 +1,85 @@
+"""CUDA graphs of a function of tensors, one for each combination of shapes.
+
+At batch 1 a 7B model waits for Python to launch its two thousand kernels. A graph launches them all at once;
+it can only be replayed on tensors of the same shapes at the same addresses, so the inputs are copied in.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from modified_lisa.model.fused import fused
+
+__all__ = ["Graphs", "bucket"]
+
+KEEP = 24
+"""Graphs that are kept of one function; the one that was not used for longest goes first."""
+
+
+def bucket(length: int, step: int = 32) -> int:
+    """``length`` rounded up to a multiple of ``step``, so that few graphs serve all lengths."""
+    return -(-length // step) * step
+
+
+class Graphs:
+    """``function``, captured at its first call with each combination of shapes and replayed afterwards.
+
+    Args:
+        function: tensors (or None) to a nest of tensors. It may not wait for the GPU, nor use gradients.
+        model: its elementwise work is fused while capturing (`fused`).
+        pool: memory that several `Graphs` may share if they are never replayed at the same time.
+
+    The result of a call is overwritten by the next call of any graph of the same pool; clone what must stay.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], model: nn.Module, pool: Any | None = None, keep: int = KEEP
+    ) -> None:
+        self.function, self.model, self.keep = function, model, keep
+        self.pool = torch.cuda.graph_pool_handle() if pool is None else pool
+        self.capture_seconds = 0.0
+        """Spent on capturing so far, compilation included."""
+        self._graphs: OrderedDict[Any, tuple[torch.cuda.CUDAGraph, list[Any], Any]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def __call__(self, *inputs: torch.Tensor | None) -> Any:
+        key = tuple(None if x is None else (tuple(x.shape), x.dtype) for x in inputs)
+        if key not in self._graphs:
+            self._capture(key, inputs)
+        self._graphs.move_to_end(key)
+        graph, static, outputs = self._graphs[key]
+        for place, value in zip(static, inputs, strict=True):
+            if place is not None and place is not value:
+                place.copy_(value, non_blocking=True)
+        graph.replay()
+        return outputs
+
+    def clear(self) -> None:
+        """Forget all graphs and free their memory."""
+        self._graphs.clear()
+
+    def _capture(self, key: Any, inputs: tuple[torch.Tensor | None, ...]) -> None:
+        while len(self._graphs) >= self.keep:
+            self._graphs.popitem(last=False)
+        start = time.perf_counter()
+        device = next(self.model.parameters()).device
+        with torch.no_grad(), torch.cuda.device(device), fused(self.model):
+            static = [None if x is None else x.to(device, copy=True) for x in inputs]
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # compiles, chooses algorithms, allocates workspaces
+                for _ in range(2):
+                    self.function(*static)
+            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool):
+                outputs = self.function(*static)
+        self._graphs[key] = (graph, static, outputs)
+        self.capture_seconds += time.perf_counter() - start

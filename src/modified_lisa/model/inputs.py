@@ -1,0 +1,136 @@
+"""The tensors that `ModifiedLISA` takes, as `processor.LisaProcessor` makes them."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+
+from modified_lisa.geometry import Frame
+
+__all__ = ["ModelInputs", "QueryInputs"]
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """B images with one text each."""
+
+    frames: list[Frame]
+    input_ids: torch.Tensor
+    """int64 (B, T), padded on the right; the image's place is filled with P copies of the image token."""
+    image_place: slice
+    """Positions of the P image tokens: the same in every row, because what precedes them is."""
+    is_seg: torch.Tensor
+    """bool (B, T); every row has one or more."""
+    segs: torch.Tensor
+    """int64 (2, N): row and position of every ``<SEG>``, row by row. Made on the CPU, as are the two numbers
+    below, so that a GPU is never waited for."""
+    seg_counts: list[int]
+    """Masks of each text."""
+    first_seg: int
+    """Position of the earliest ``<SEG>`` of the batch."""
+    vlm_pixels: torch.Tensor | None
+    """float32 (B, 3, S, S) for the VLM's encoder."""
+    sam_pixels: torch.Tensor | None
+    """float32 (B, 3, S, S) for SAM's encoder."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def is_image(self) -> torch.Tensor:
+        """bool (B, T)."""
+        mask = torch.zeros_like(self.is_seg)
+        mask[:, self.image_place] = True
+        return mask
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return self.input_ids.shape[1]
+
+    def rows(self, begin: int, end: int) -> "ModelInputs":
+        """Images ``begin`` to ``end`` of the batch."""
+        mine = (self.segs[0] >= begin) & (self.segs[0] < end)
+        segs = self.segs[:, mine] - torch.tensor([[begin], [0]])
+        return replace(
+            self,
+            frames=self.frames[begin:end],
+            input_ids=self.input_ids[begin:end],
+            is_seg=self.is_seg[begin:end],
+            segs=segs,
+            seg_counts=self.seg_counts[begin:end],
+            first_seg=int(segs[1].min()),
+            vlm_pixels=None if self.vlm_pixels is None else self.vlm_pixels[begin:end],
+            sam_pixels=None if self.sam_pixels is None else self.sam_pixels[begin:end],
+        )
+
+    def padded(self, length: int, segs: int) -> "ModelInputs":
+        """T grown to ``length`` and N to ``segs`` (the first mask once more); no mask changes by it."""
+        extra, more = length - self.length, segs - self.segs.shape[1]
+        pad = torch.nn.functional.pad
+        return replace(
+            self,
+            input_ids=pad(self.input_ids, (0, extra)),
+            is_seg=pad(self.is_seg, (0, extra)),
+            segs=torch.cat((self.segs, self.segs[:, :1].expand(-1, more)), dim=1),
+        )
+
+    def to(self, device: torch.device | str) -> "ModelInputs":
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class QueryInputs:
+    """Q queries about one image, one after another in a single row of R tokens."""
+
+    input_ids: torch.Tensor
+    """int64 (1, R): what follows the image in each prompt."""
+    is_seg: torch.Tensor
+    """bool (1, R)."""
+    groups: torch.Tensor
+    """int64 (1, R): the query that each token belongs to."""
+    positions: torch.Tensor
+    """int64 (1, R): each token's place in its own query, from 0."""
+    segs: torch.Tensor
+    """int64 (N,): where each ``<SEG>`` stands in the row."""
+    begins: torch.Tensor
+    """bool (N,): whether it is the first token of its query."""
+    seg_counts: list[int]
+    """Masks of each query."""
+
+    @property
+    def length(self) -> int:
+        """R."""
+        return self.input_ids.shape[1]
+
+    def padded(self, length: int, segs: int | None = None) -> "QueryInputs":
+        """R grown to ``length``, by a group of its own at the end, and N to ``segs``, by the first once more."""
+        more = 0 if segs is None else segs - len(self.segs)
+
+        def right(x: torch.Tensor, value: int) -> torch.Tensor:
+            return torch.nn.functional.pad(x, (0, length - self.length), value=value)
+
+        return replace(
+            self,
+            input_ids=right(self.input_ids, 0),
+            is_seg=right(self.is_seg, 0),
+            groups=right(self.groups, -1),
+            positions=right(self.positions, 0),
+            segs=torch.cat((self.segs, self.segs[:1].expand(more))),
+            begins=torch.cat((self.begins, self.begins[:1].expand(more))),
+        )
+
+    def to(self, device: torch.device | str) -> "QueryInputs":
+        return _moved(self, device)
+
+
+_Inputs = TypeVar("_Inputs", ModelInputs, QueryInputs)
+
+
+def _moved(inputs: _Inputs, device: torch.device | str) -> _Inputs:
+    moved: dict[str, Any] = {
+        entry.name: value.to(device, non_blocking=True)
+        for entry in fields(inputs)
+        if isinstance(value := getattr(inputs, entry.name), torch.Tensor)
+    }
+    return replace(inputs, **moved)

@@ -1,0 +1,187 @@
+"""`NF4Linear`: bitsandbytes' 4-bit weights, multiplied by the kernels that suit the number of tokens."""
+
+import importlib.util
+import logging
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modified_lisa.model.nf4.packing import BLOCK, GROUP, SCALES, Packed, pack
+
+__all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "use_fast_nf4"]
+
+logger = logging.getLogger(__name__)
+
+FEW_TOKENS = 64
+"""Up to here the product is made straight from 4 bit; above, decoding costs less than reading x so often."""
+_TILE = 128
+"""Rows of W that one program multiplies."""
+
+
+class NF4Linear(nn.Module):
+    """A frozen linear layer without bias, W (out_features, in_features) in NF4 with double quantisation.
+
+    Takes the place of a bitsandbytes ``Linear4bit`` on a CUDA device, and holds the same weights in as many
+    bytes. The gradient flows to the input alone. Up to `FEW_TOKENS` rows are multiplied straight from 4 bit;
+    more make the layer decode its matrix into a buffer, which stays in the GPU's cache where it fits, and
+    call the usual 16-bit product.
+    """
+
+    codes: torch.Tensor
+    scale_codes: torch.Tensor
+    scale_scales: torch.Tensor
+    scale_values: torch.Tensor
+    offset: torch.Tensor
+    values: torch.Tensor
+    locks: torch.Tensor
+
+    def __init__(self, packed: Packed, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.out_features = packed.codes.shape[0]
+        self.in_features = 2 * packed.codes.shape[1]
+        self.dtype = dtype
+        for name, tensor in packed._asdict().items():
+            self.register_buffer(name, tensor, persistent=False)
+        tiles = max(-(-self.out_features // _TILE), self.in_features // GROUP)
+        self.register_buffer(
+            "locks", torch.zeros(tiles, dtype=torch.int32, device=packed.codes.device), persistent=False
+        )
+
+    @classmethod
+    def from_bitsandbytes(cls, layer: Any) -> "NF4Linear":
+        """Take over the weights of a ``Linear4bit`` that `suits`."""
+        state = layer.weight.quant_state
+        columns = state.shape[1]
+        packed = Packed(
+            codes=pack(layer.weight.data, columns),
+            scale_codes=state.absmax,
+            scale_scales=state.state2.absmax,
+            scale_values=state.state2.code.float(),
+            offset=state.offset.reshape(1).float(),
+            values=state.code.float(),
+        )
+        return cls(packed, layer.compute_dtype or state.dtype)
+
+    @property
+    def packed(self) -> Packed:
+        return Packed(*(getattr(self, name) for name in Packed._fields))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) -> (..., out_features), in x's dtype; computed in ``dtype``."""
+        return _Product.apply(x.to(self.dtype), self).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, NF4, {self.dtype}"
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: NF4Linear) -> torch.Tensor:
+        ctx.layer = layer
+        return _multiply(x, layer, layer.out_features, back=False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        layer = ctx.layer
+        return _multiply(grads[0].to(layer.dtype), layer, layer.in_features, back=True), None
+
+
+def _multiply(x: torch.Tensor, layer: NF4Linear, width: int, *, back: bool) -> torch.Tensor:
+    """x W^T, or x W with ``back``; (..., K or N) -> (..., width)."""
+    flat = x.reshape(-1, x.shape[-1])
+    if len(flat) > FEW_TOKENS:
+        weight = decode_fast(layer.packed, layer.dtype)
+        return F.linear(x, weight.T if back else weight)
+    out = flat.new_empty(len(flat), width)
+    if len(flat):
+        _few(flat.contiguous(), layer, out, back)
+    return out.view(*x.shape[:-1], width)
+
+
+def decode_fast(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
+    """`packing.decode` by one kernel: the same bits."""
+    from modified_lisa.model.nf4.kernels import decode_kernel
+
+    rows, columns = packed.codes.shape[0], 2 * packed.codes.shape[1]
+    out = torch.empty(rows, columns, dtype=dtype, device=packed.codes.device)
+    grid = (-(-rows // 32), columns // GROUP)
+    decode_kernel[grid](*packed, out, rows, columns, ROWS=32, num_warps=4, enable_fp_fusion=False)
+    return out
+
+
+def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> None:
+    from modified_lisa.model.nf4.kernels import backward_kernel, forward_kernel
+
+    tokens = max(16, 1 << (len(x) - 1).bit_length())
+    rows, columns = layer.out_features, layer.in_features
+    if back:
+        kernel, tile, tiles, steps, area = (
+            backward_kernel,
+            64,
+            columns // GROUP,
+            -(-rows // 64),
+            tokens * GROUP,
+        )
+    else:
+        kernel, tile, tiles, steps, area = (
+            forward_kernel,
+            _TILE,
+            -(-rows // _TILE),
+            columns // GROUP,
+            _TILE * tokens,
+        )
+    # Three programs for each of the GPU's processors keep its memory busy; each should have a few steps.
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
+    split = max(1, min(3 * processors // tiles, steps // 4, 16))
+    partial = x.new_empty(split * tiles * area if split > 1 else 1, dtype=torch.float32)
+    kernel[(tiles, split)](
+        x, *layer.packed, out, partial, layer.locks, len(x), rows, columns,
+        TOKENS=tokens, ROWS=tile, SPLIT=split, STAGES=4, num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+def suits(layer: Any) -> bool:
+    """Whether a ``Linear4bit`` can become an `NF4Linear`: NF4 in blocks of 64, double quantisation, 16 bit."""
+    state = getattr(layer.weight, "quant_state", None)
+    return bool(
+        state is not None
+        and state.quant_type == "nf4"
+        and state.blocksize == BLOCK
+        and state.nested
+        and state.state2.blocksize == SCALES
+        and state.shape[1] % GROUP == 0
+        and (layer.compute_dtype or state.dtype) in (torch.bfloat16, torch.float16)
+        and layer.bias is None
+    )
+
+
+def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
+    """Put an `NF4Linear` in place of every ``Linear4bit`` on a CUDA device that `suits`.
+
+    Returns the numbers of layers that were changed, and that stay with bitsandbytes. The choice is logged.
+    """
+    layers = [
+        (parent, name, child)
+        for parent in list(model.modules())
+        for name, child in parent.named_children()
+        if isinstance(getattr(child, "weight", None), nn.Parameter)
+        and getattr(child.weight, "quant_state", None) is not None
+    ]
+    if not layers:
+        return 0, 0
+    fast = 0
+    if importlib.util.find_spec("triton") is not None:
+        for parent, name, child in layers:
+            if child.weight.is_cuda and suits(child):
+                setattr(parent, name, NF4Linear.from_bitsandbytes(child))
+                fast += 1
+    logger.info(
+        "4-bit products: %d layers by this package's kernels (up to %d tokens straight from 4 bit, more by "
+        "decoding once), %d by bitsandbytes",
+        fast,
+        FEW_TOKENS,
+        len(layers) - fast,
+    )
+    return fast, len(layers) - fast
