@@ -35,10 +35,8 @@ class PlainRunner:
 
     def masks(self, inputs: ModelInputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits float32 (N, 256, 256) and predicted IoU float32 (N,), on the model's device."""
-        _, logits, iou = self.model.compute(inputs.to(self.model.device))
-        assert logits is not None
-        assert iou is not None
-        return logits, iou
+        outputs = self.model(inputs.to(self.model.device))
+        return torch.cat(outputs["pred_masks"]), torch.cat(outputs["iou_predictions"])
 
     def open(self, holder: StateHolder, inputs: ModelInputs) -> int:
         """Read an image into ``holder``; returns the bytes that it takes on the device."""

@@ -23,7 +23,7 @@ from modified_lisa.model.adapters import add_lora
 from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import MaskHead, SegProjection
-from modified_lisa.model.prefix import Keys, run_prefix, run_rest
+from modified_lisa.model.prefix import split_forward
 from modified_lisa.model.processor import build_processor
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
@@ -89,6 +89,7 @@ class ModifiedLISA(nn.Module):
         )
         self.seg_projection = SegProjection(width, self.mask_head.foreground_point)
         self._recomputes = False
+        self.split_forward = split_forward  # training on a GPU puts a captured form of it here
         self._choose_what_trains()
         self.to(target)
         self.eval()
@@ -191,12 +192,7 @@ class ModifiedLISA(nn.Module):
         # Nothing before the first <SEG> depends on a trained weight: that part needs no gradient, only its
         # keys and values. The same gradients, from a backward pass over a few tokens instead of hundreds.
         cut = inputs.first_seg - before
-        keys = self.run_prefix(embeds[:, :cut].detach())
-        return run_rest(self.language_model, embeds[:, cut:], keys)[rows, places - cut]
-
-    def run_prefix(self, embeds: torch.Tensor) -> Keys:
-        """`prefix.run_prefix` of this language model; training on a GPU puts its captured form here."""
-        return run_prefix(self.language_model, embeds)
+        return self.split_forward(self.language_model, embeds, cut)[rows, places - cut]
 
     @property
     def frozen_prefix(self) -> bool:

@@ -7,12 +7,12 @@ weight (`ModifiedLISA.seg_states`). Both run the prefix once, keep its keys and 
 Shapes: B rows, P tokens of the prefix, R of the rest, H key-value heads of width D.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Keys", "block_mask", "cut", "run_prefix", "run_rest"]
+__all__ = ["Keys", "block_mask", "run_prefix", "run_rest", "split_forward"]
 
 
 class Keys(NamedTuple):
@@ -33,17 +33,39 @@ class Keys(NamedTuple):
         return sum(part.nbytes for pair in self.layers for part in pair) + self.last.nbytes
 
 
-def cut(keys: Keys, length: int) -> Keys:
-    """The first ``length`` tokens of a longer prefix, as views. `last` is then that of the longer one."""
-    return Keys(tuple((k[:, :, :length], v[:, :, :length]) for k, v in keys.layers), keys.last)
+def split_forward(language_model: Any, embeds: torch.Tensor, cut: int) -> torch.Tensor:
+    """Hidden states (B, T - cut, Dl) of the tokens from ``cut`` on; what precedes them gets no gradient.
+
+    The same values as one pass over ``embeds`` (B, T, Dl), and the same gradients wherever nothing before
+    ``cut`` depends on a trained weight.
+    """
+    return run_rest(language_model, embeds[:, cut:], run_prefix(language_model, embeds[:, :cut].detach()))
 
 
-def run_prefix(language_model: Any, embeds: torch.Tensor) -> Keys:
-    """Read ``embeds`` (B, P, Dl), causally; no gradient."""
+def run_prefix(language_model: Any, embeds: torch.Tensor, into: Keys | None = None) -> Keys:
+    """Read ``embeds`` (B, P, Dl), causally; no gradient.
+
+    Args:
+        into: where to write, instead of making new tensors.
+    """
+    layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def record(keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if into is not None:
+            for place, given in zip(into.layers[layer], (keys, values), strict=True):
+                place.copy_(given)
+        else:
+            layers.append((keys, values))
+        return keys, values
+
     with torch.no_grad():
-        out = language_model(inputs_embeds=embeds, use_cache=True)
-        layers = tuple((layer.keys, layer.values) for layer in out.past_key_values.layers)
-        return Keys(layers, out.last_hidden_state[:, -1])
+        cache = _cache(record, length=0)
+        out = language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+        last = out.last_hidden_state[:, -1]
+        if into is None:
+            return Keys(tuple(layers), last)
+        into.last.copy_(last)
+        return into
 
 
 def run_rest(
@@ -62,11 +84,18 @@ def run_rest(
     after = keys.length + torch.arange(embeds.shape[1], device=embeds.device)[None]
     if mask is None:
         mask = block_mask(torch.zeros_like(after), keys.length)
+
+    def join(new: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        # Nothing is kept: the prefix stays as it is for the next query.
+        old = (part.expand(len(embeds), -1, -1, -1) for part in keys.layers[layer])
+        first, second = (torch.cat(pair, dim=2) for pair in zip(old, (new, values), strict=True))
+        return first, second
+
     return language_model(
         inputs_embeds=embeds,
         attention_mask=mask,
         position_ids=after if positions is None else positions,
-        past_key_values=_prefix_cache(keys.layers, len(embeds)),
+        past_key_values=_cache(join, keys.length),
         use_cache=True,
     ).last_hidden_state
 
@@ -83,22 +112,17 @@ def block_mask(groups: torch.Tensor, prefix: int) -> torch.Tensor:
     return torch.cat((own.new_ones(rows, length, prefix), own), dim=-1)[:, None]
 
 
-def _prefix_cache(layers: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: int) -> Any:
+def _cache(update: Callable[..., tuple[torch.Tensor, torch.Tensor]], length: int) -> Any:
+    """A transformers cache of ``length`` tokens: new keys and values go through ``update``."""
     from transformers import DynamicCache
 
-    class PrefixCache(DynamicCache):
-        """Hands out the prefix and the new tokens together, and keeps nothing: the prefix stays as it is."""
-
+    class FunctionCache(DynamicCache):
         def update(
             self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            old_keys, old_values = layers[layer]
-            return (
-                torch.cat((old_keys.expand(rows, -1, -1, -1), keys), dim=2),
-                torch.cat((old_values.expand(rows, -1, -1, -1), values), dim=2),
-            )
+            return update(keys, values, layer)
 
         def get_seq_length(self, *_: Any, **__: Any) -> int:
-            return layers[0][0].shape[2]
+            return length
 
-    return PrefixCache()
+    return FunctionCache()
