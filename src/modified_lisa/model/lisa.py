@@ -25,6 +25,7 @@ from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import MaskHead, SegProjection
 from modified_lisa.model.prefix import Keys, run_prefix, run_rest
 from modified_lisa.model.processor import build_processor
+from modified_lisa.model.random_init import seeded
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
 from modified_lisa.tokens import SegEmbedding, initial_seg_row
@@ -40,9 +41,11 @@ class ModifiedLISA(nn.Module):
         sam_name: hub name or local folder of a SAM, or ``tiny``.
         use_vlm_vision_encoder: True: the VLM's encoder feeds both; False: SAM's does.
         dtype: ``bf16``, ``fp16`` or ``fp32`` for the frozen parts; what trains is fp32.
-        quantize: load the language model's linear layers in 4 bit.
+        quantize: quantise the language model's linear layers; None: unless ``quantization`` is ``none``.
         vision_source: ``vlm``, ``sam`` or ``dual``, instead of ``use_vlm_vision_encoder``.
         device: where to put it; None: a GPU if there is one.
+        random_init: random weights in the sizes of the two names, drawn on the device without any files
+            (`from_random` with a seed).
         options: any other field of `ModelConfig`.
 
     Raises:
@@ -56,10 +59,11 @@ class ModifiedLISA(nn.Module):
         sam_name: str = ModelConfig.sam_name,
         use_vlm_vision_encoder: bool = True,
         dtype: str = "bf16",
-        quantize: bool = True,
+        quantize: bool | None = None,
         *,
         vision_source: str | None = None,
         device: torch.device | str | None = None,
+        random_init: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -75,9 +79,8 @@ class ModifiedLISA(nn.Module):
             }
         )
         target = loading.find_device(device)
-        self.processor = build_processor(self.config)
-        vlm = loading.load_vlm(self.config, target)
-        sam = loading.load_sam(self.config)
+        self.processor = build_processor(self.config, random_init)
+        vlm, sam = loading.load_parts(self.config, target, random_init=random_init)
 
         self.language_model = vlm.model.language_model
         self.projector = vlm.model.multi_modal_projector
@@ -94,9 +97,29 @@ class ModifiedLISA(nn.Module):
         self.eval()
 
     @classmethod
-    def from_config(cls, config: ModelConfig, device: torch.device | str | None = None) -> "ModifiedLISA":
+    def from_config(
+        cls, config: ModelConfig, device: torch.device | str | None = None, *, random_init: bool = False
+    ) -> "ModifiedLISA":
         """Build the model that ``config`` describes."""
-        return cls(**config.to_dict(), device=device)
+        return cls(**config.to_dict(), device=device, random_init=random_init)
+
+    @classmethod
+    def from_random(
+        cls,
+        vlm_name: str = ModelConfig.vlm_name,
+        sam_name: str = ModelConfig.sam_name,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> "ModifiedLISA":
+        """A model of full size with random weights: the same ones for the same seed and kind of device.
+
+        Args: names as ``llava-hf/llava-1.5-7b-hf`` and ``facebook/sam-vit-huge`` (`modified_lisa.model.sizes`
+        knows their sizes), or folders that hold a ``config.json``; ``options``: other fields of `ModelConfig`.
+        """
+        with seeded(seed):
+            return cls(vlm_name, sam_name, device=device, random_init=True, **options)
 
     @classmethod
     def from_pretrained(
@@ -109,7 +132,7 @@ class ModifiedLISA(nn.Module):
         device = loading.find_device(device)
         path = resolve_name("tiny", "lisa") if source == "tiny" else source
         config, weights = checkpoint.read_pretrained(path)
-        model = cls.from_config(ModelConfig.from_dict({**config.to_dict(), **overrides}), device)
+        model = cls.from_config(config.replaced(**overrides), device)
         model.load_state_dict(weights)
         return model
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.model.random_init import random_sam, random_vlm
 from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
 from modified_lisa.model.vision import VlmTower
 
@@ -18,6 +19,7 @@ __all__ = [
     "DTYPES",
     "check_quantized",
     "find_device",
+    "load_parts",
     "load_sam",
     "load_vlm",
     "tower_of",
@@ -48,6 +50,16 @@ def find_device(device: torch.device | str | None = None) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= gpus:
         raise ConfigError(f"the device is {str(found)!r}, and PyTorch sees {gpus} CUDA GPU(s) here; use cpu")
     return found
+
+
+def load_parts(config: ModelConfig, device: torch.device, *, random_init: bool = False) -> tuple[Any, Any]:
+    """The VLM and the SAM of ``config``, from their files or, with ``random_init``, from their sizes alone."""
+    if random_init:
+        dtype = DTYPES[config.dtype]
+        vlm = random_vlm(config, device, dtype)
+        check_quantized(vlm, config.quantize)
+        return vlm, random_sam(config, device, dtype)
+    return load_vlm(config, device), load_sam(config)
 
 
 def load_vlm(config: ModelConfig, device: torch.device) -> Any:
@@ -130,7 +142,7 @@ def _bars_for_large_files(source: str) -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def check_quantized(vlm: Any, quantize: bool) -> list[str]:
+def check_quantized(vlm: Any, quantize: bool | None) -> list[str]:
     """Names of the 4-bit linear layers; raises ModelLoadError when they are not the ones asked for.
 
     Asked for are all linear layers of the language model, and none elsewhere. transformers skips or
