@@ -46,6 +46,7 @@ class ModifiedLISA(nn.Module):
         device: where to put it; None: a GPU if there is one.
         random_init: random weights in the sizes of the two names, drawn on the device without any files
             (`from_random` with a seed).
+        verbose: show sizes and progress on stderr; None: for large models, on a terminal.
         options: any other field of `ModelConfig`.
 
     Raises:
@@ -64,6 +65,7 @@ class ModifiedLISA(nn.Module):
         vision_source: str | None = None,
         device: torch.device | str | None = None,
         random_init: bool = False,
+        verbose: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -80,7 +82,9 @@ class ModifiedLISA(nn.Module):
         )
         target = loading.find_device(device)
         self.processor = build_processor(self.config, random_init)
-        vlm, sam = loading.load_parts(self.config, target, random_init=random_init)
+        vlm, sam, self.quantization_report = loading.load_parts(
+            self.config, target, random_init=random_init, verbose=verbose
+        )
 
         self.language_model = vlm.model.language_model
         self.projector = vlm.model.multi_modal_projector

@@ -14,7 +14,8 @@ from torch import nn
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ModelLoadError
-from modified_lisa.model.quantization import LANGUAGE_MODEL, quantized_linear
+from modified_lisa.model.announce import Announcer
+from modified_lisa.model.quantization import LANGUAGE_MODEL, keep_backward, quantized_linear
 from modified_lisa.model.sizes import sizes_of
 
 __all__ = ["fill", "random_sam", "random_vlm", "seeded"]
@@ -23,7 +24,12 @@ Place = Callable[[str], torch.dtype]
 
 
 def random_vlm(
-    config: ModelConfig, device: torch.device, dtype: torch.dtype, *, with_lm_head: bool = False
+    config: ModelConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    with_lm_head: bool = False,
+    verbose: bool | None = None,
 ) -> Any:
     """``LlavaForConditionalGeneration`` of the sizes of ``config.vlm_name``, frozen, on ``device`` in ``dtype``.
 
@@ -41,11 +47,16 @@ def random_vlm(
         vlm.model.vision_tower = None
     if not with_lm_head:
         vlm.lm_head = None
-    fill(vlm, device, lambda _name: dtype, quantization=str(config.quantization), compute_dtype=dtype)
+    how = str(config.quantization)
+    with Announcer(config.vlm_name, how, dtype, verbose).drawing(vlm) as bar:
+        fill(vlm, device, lambda _name: dtype, quantization=how, compute_dtype=dtype, bar=bar)
+    keep_backward(vlm)
     return vlm.eval().requires_grad_(False)
 
 
-def random_sam(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Any:
+def random_sam(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, *, verbose: bool | None = None
+) -> Any:
     """``SamModel`` of the sizes of ``config.sam_name``, frozen, on ``device``: encoder in ``dtype``, the rest fp32.
 
     Without its image encoder where that is not used. Seed and errors as in `random_vlm`.
@@ -56,8 +67,14 @@ def random_sam(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     with torch.device("meta"):
         sam = SamModel(sizes)
     if config.vision_source == "vlm":
-        del sam.vision_encoder
-    fill(sam, device, lambda name: dtype if name.startswith("vision_encoder.") else torch.float32)
+        sam.vision_encoder = None
+    with Announcer(config.sam_name, "none", dtype, verbose).drawing(sam) as bar:
+        fill(
+            sam,
+            device,
+            lambda name: dtype if name.startswith("vision_encoder.") else torch.float32,
+            bar=bar,
+        )
     sam.prompt_encoder.shared_embedding = sam.shared_image_embedding  # one code of places, as in every SAM
     return sam.eval().requires_grad_(False)
 
@@ -81,6 +98,7 @@ def fill(
     *,
     quantization: str = "none",
     compute_dtype: torch.dtype = torch.float32,
+    bar: Any = None,
 ) -> None:
     """Draw all weights of ``model``, made on the ``meta`` device, in place on ``device``.
 
@@ -90,6 +108,7 @@ def fill(
     Args:
         dtype_of: full name of a parameter -> its precision.
         quantization: of the linear layers of the language model: ``nf4``, ``int8`` or ``none``.
+        bar: told of the weights that were drawn, a tqdm bar.
     """
     generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
     made: dict[int, nn.Parameter] = {}  # a matrix that two modules share stays one
@@ -99,6 +118,8 @@ def fill(
                 full = f"{path}.{name}"
                 values = torch.empty(empty.shape, dtype=dtype_of(full), device=device)
                 _draw(values, module, name, generator)
+                if bar is not None:
+                    bar.update(empty.numel())
                 made[id(empty)] = nn.Parameter(values, requires_grad=False)
             setattr(module, name, made[id(empty)])
         if quantization != "none" and type(module) is nn.Linear and path.startswith(LANGUAGE_MODEL):
@@ -133,7 +154,7 @@ def _fill_buffers(path: str, module: nn.Module, device: torch.device) -> None:
     if type(module).__name__.endswith("RotaryEmbedding"):
         config: Any = module.config
         with torch.device(device):
-            rebuilt = type(module)(config=config)  # type: ignore[call-arg]
+            rebuilt = type(module)(config=config)
         for name in empty:
             module.register_buffer(name, rebuilt.get_buffer(name).to(device), persistent=False)
     elif empty == ["position_ids"]:
