@@ -109,8 +109,8 @@ class ModelConfig:
             _choice("--quantization", self.quantization, QUANTIZATIONS)
             if self.quantize is not None and self.quantize == (self.quantization == "none"):
                 raise ConfigError(
-                    f"quantize={self.quantize} (--no_quantization: False) contradicts --quantization "
-                    f"{self.quantization}; give one of the two"
+                    f"--quantization {self.quantization} contradicts "
+                    f"{'quantize=True' if self.quantize else '--no_quantization (quantize=False)'}; give one of the two"
                 )
         how = self.quantization or ("none" if self.quantize is False else "nf4")
         object.__setattr__(self, "quantization", how)

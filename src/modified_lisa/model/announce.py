@@ -87,7 +87,7 @@ class Announcer:
         if self.quantization != "none":
             how = f"the language model's linear layers in {self.quantization}, the rest in {how}"
         self.say(
-            f"{self.name}: {where}; {count / 1e9:.2f} billion parameters, {how}: about {kept / 2**30:.2f} GiB on the device"
+            f"{self.name}: {where}; {_count(count)} parameters, {how}: about {kept / 2**30:.2f} GiB on the device"
         )
         style = {"unit": unit, "unit_scale": True, "leave": False, "dynamic_ncols": True}
         with tqdm(total=total, desc="loading", file=sys.stderr, disable=not self._shown, **style) as bar:
@@ -110,6 +110,10 @@ class Announcer:
             self._shown = size > LARGE and sys.stderr.isatty()
         with contextlib.nullcontext() if self._shown else _quiet_transformers():
             yield
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"
 
 
 @contextlib.contextmanager

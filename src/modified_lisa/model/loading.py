@@ -1,7 +1,7 @@
 """Files, or sizes alone -> modules: what is read of them, in which precision, onto which device."""
 
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -95,17 +95,9 @@ def load_vlm(
     source, sizes = read_config(config.vlm_name, "--vlm_name", "llava")
     # A tied lm_head is the embedding matrix, and files may hold it under either name.
     tied = sizes.tie_word_embeddings or sizes.text_config.tie_word_embeddings
-    no_head, no_tower = not (with_lm_head or tied), config.vision_source == "sam"
-
-    class Vlm(LlavaForConditionalGeneration):
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            if no_head:
-                self.lm_head = None
-            if no_tower:
-                self.model.vision_tower = None
-
-    unread = [r"(^|\.)lm_head\."] * no_head + [r"(^|\.)vision_tower\."] * no_tower
+    unused = [] if with_lm_head or tied else ["lm_head"]
+    if config.vision_source == "sam":
+        unused.append("model.vision_tower")
     options: dict[str, Any] = {"dtype": DTYPES[config.dtype], "device_map": {"": str(device)}}
     if config.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -120,7 +112,15 @@ def load_vlm(
             load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED
         )
     announcer = Announcer(config.vlm_name, str(config.quantization), options["dtype"], verbose)
-    vlm = _from_pretrained(Vlm, source, sizes, ("--vlm_name", config.vlm_name), options, unread, announcer)
+    vlm = _from_pretrained(
+        LlavaForConditionalGeneration,
+        source,
+        sizes,
+        ("--vlm_name", config.vlm_name),
+        options,
+        unused,
+        announcer,
+    )
     report = inspect_quantization(vlm, str(config.quantization)).check()
     announcer.done(str(report))
     keep_backward(vlm)
@@ -137,24 +137,14 @@ def load_sam(config: ModelConfig, device: torch.device, *, verbose: bool | None 
     from transformers import SamModel
 
     source, sizes = read_config(config.sam_name, "--sam_name", "sam")
-    no_encoder = config.vision_source == "vlm"
-
-    class Sam(SamModel):
-        _keep_in_fp32_modules_strict: ClassVar[set[str]] = {
-            "shared_image_embedding",
-            "prompt_encoder",
-            "mask_decoder",
-        }
-
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            if no_encoder:
-                self.vision_encoder = None
-
-    unread = [r"^vision_encoder\."] * no_encoder
+    strict: Any = {
+        "_keep_in_fp32_modules_strict": {"shared_image_embedding", "prompt_encoder", "mask_decoder"}
+    }
+    kind = type(SamModel.__name__, (SamModel,), strict)
+    unused = ["vision_encoder"] if config.vision_source == "vlm" else []
     options: dict[str, Any] = {"dtype": DTYPES[config.dtype], "device_map": {"": str(device)}}
     announcer = Announcer(config.sam_name, "none", options["dtype"], verbose)
-    sam = _from_pretrained(Sam, source, sizes, ("--sam_name", config.sam_name), options, unread, announcer)
+    sam = _from_pretrained(kind, source, sizes, ("--sam_name", config.sam_name), options, unused, announcer)
     announcer.done()
     return sam.eval().requires_grad_(False)
 
@@ -165,20 +155,23 @@ def _from_pretrained(
     sizes: Any,
     named: tuple[str, str],
     options: dict[str, Any],
-    unread: list[str],
+    unused: list[str],
     announcer: Announcer,
 ) -> Any:
-    """``kind.from_pretrained``, tensor by tensor, without those of ``unread`` (patterns)."""
+    """``kind.from_pretrained``, tensor by tensor; the modules ``unused`` are None, and their weights are not read."""
     from safetensors import SafetensorError
 
     flag, name = named
+    kind = _without(kind, unused)
+    # In older layouts of LLaVA's files the last part of a module's name is the same.
+    unread = "|".join(rf"(^|\.){module.rpartition('.')[2]}\." for module in unused) or None
     try:
         files = find_shards(source)
         if files is None:  # an old .bin: transformers reads it whole, as plain tensors only
             with announcer.transformers_bars(source):
                 model, report = kind.from_pretrained(source, output_loading_info=True, **options)
         else:
-            tensors = read_headers(files, "|".join(unread) or None)
+            tensors = read_headers(files, unread)
             with announcer.reading(files, tensors):
                 model, report = kind.from_pretrained(
                     None, config=sizes, state_dict=tensors, output_loading_info=True, **options
@@ -198,6 +191,19 @@ def _from_pretrained(
             "download it again"
         )
     return model
+
+
+def _without(kind: Any, modules: list[str]) -> Any:
+    """The class ``kind``, whose ``modules`` are None as soon as it is made, so that nothing is loaded for them."""
+
+    def __init__(self: Any, config: Any) -> None:
+        kind.__init__(self, config)
+        for module in modules:
+            parent, _, leaf = module.rpartition(".")
+            setattr(self.get_submodule(parent), leaf, None)
+
+    # transformers looks some things up by the name of the class.
+    return type(kind.__name__, (kind,), {"__init__": __init__, "__module__": kind.__module__})
 
 
 def tower_of(vlm: Any) -> VlmTower:

@@ -94,7 +94,7 @@ class QuantizationReport:
         count = sum(layer.count for layer in self.quantized)
         kinds = ", ".join(sorted({layer.kind for layer in self.quantized}))
         return (
-            f"quantised to {kinds}: {len(self.quantized)} linear layers of the language model, {count / 1e9:.2f} billion "
+            f"quantised to {kinds}: {len(self.quantized)} linear layers of the language model, {count / 1e6:,.1f} million "
             f"weights, {_gib(before)} -> {_gib(after)} ({8 * after / count:.2f} bits each); {len(self.plain)} linear "
             f"layers elsewhere are not; the VLM takes {_gib(self.bytes_after)}"
         )

@@ -1,8 +1,9 @@
 """Weights in safetensors files, read one tensor at a time, and only those that the model keeps.
 
 transformers maps every shard of a model into memory and lets go of all of them at the end, so that the resident
-memory of the process grows to the size of the files. Here each tensor is read when it is asked for, by a reader
-that is closed again: the host holds little more than what stays on it.
+memory of the process grows to the size of the files. Here each tensor has a mapping of its own, which goes when the
+tensor has been converted or copied to a GPU: the host holds little more than what stays on it. What stays on a CPU in
+the precision of its file is not even copied.
 """
 
 import json
@@ -36,8 +37,7 @@ class FileTensor:
     def __getitem__(self, index: Any) -> Any:
         from safetensors import safe_open
 
-        # pread reads into memory of its own; the default would map the whole file.
-        with safe_open(self.file, framework="pt", backend="pread") as reader:
+        with safe_open(self.file, framework="pt") as reader:
             tensor = reader.get_tensor(self.name)[index]
         if self.bar is not None:
             with _BAR:  # transformers reads in several threads
@@ -94,7 +94,7 @@ def read_headers(files: Iterable[Path], skip: str | None = None) -> dict[str, Fi
 
     found: dict[str, FileTensor] = {}
     for file in files:
-        with safe_open(file, framework="pt", backend="pread") as reader:  # checks the header against the file
+        with safe_open(file, framework="pt") as reader:  # checks the header against the file
             names = set(reader.keys())
         with file.open("rb") as raw:
             header = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
