@@ -12,7 +12,7 @@ from modified_lisa.model.quantization import (
     NOT_QUANTIZED,
     QuantizationReport,
     inspect_quantization,
-    keep_backward,
+    settle,
 )
 from modified_lisa.model.random_init import random_sam, random_vlm
 from modified_lisa.model.shards import find_shards, read_headers
@@ -123,7 +123,7 @@ def load_vlm(
     )
     report = inspect_quantization(vlm, str(config.quantization)).check()
     announcer.done(str(report))
-    keep_backward(vlm)
+    settle(vlm)
     if not with_lm_head:
         vlm.lm_head = None
     return vlm.eval().requires_grad_(False), report

@@ -1,5 +1,6 @@
 """Which layers are quantised, and the proof that they are the ones asked for, in the way asked for."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = [
     "QuantizedLinear",
     "inspect_quantization",
     "quantized_linear",
+    "settle",
 ]
 
 LANGUAGE_MODEL = "model.language_model."
@@ -206,18 +208,21 @@ def quantized_linear(layer: nn.Linear, quantization: str, compute_dtype: torch.d
             values, requires_grad=False, has_fp16_weights=False, CB=values, SCB=scales
         )
     new.bias = layer.bias
-    keep_backward(new)
+    settle(new)
     quantised: nn.Linear = new
     return quantised
 
 
-def keep_backward(model: nn.Module) -> None:
-    """Forbid bitsandbytes to repack the ``Linear4bit`` layers on CPUs with AVX512-BF16.
+def settle(model: nn.Module) -> None:
+    """Keep bitsandbytes from two things that it does by itself to the quantised layers of ``model``.
 
-    It would do so for good at the layer's first use without a gradient, into a form whose product has no
-    backward pass: gradients would vanish silently.
+    On CPUs with AVX512-BF16 it would repack 4-bit layers for good at their first use without a gradient, into a
+    form whose product has no backward pass: gradients would vanish silently. And it would warn at every product of
+    every 8-bit layer that it computes in fp16, which is what LLM.int8 is.
     """
     for module in model.modules():
+        layer: Any = module
         if type(module).__name__ == "Linear4bit":
-            layer: Any = module
             layer.support_avx512bf16_for_cpu = False
+        elif type(module).__name__ == "Linear8bitLt":
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

@@ -15,7 +15,7 @@ from torch import nn
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ModelLoadError
 from modified_lisa.model.announce import Announcer
-from modified_lisa.model.quantization import LANGUAGE_MODEL, keep_backward, quantized_linear
+from modified_lisa.model.quantization import LANGUAGE_MODEL, settle, quantized_linear
 from modified_lisa.model.sizes import sizes_of
 
 __all__ = ["fill", "random_sam", "random_vlm", "seeded"]
@@ -50,7 +50,7 @@ def random_vlm(
     how = str(config.quantization)
     with Announcer(config.vlm_name, how, dtype, verbose).drawing(vlm) as bar:
         fill(vlm, device, lambda _name: dtype, quantization=how, compute_dtype=dtype, bar=bar)
-    keep_backward(vlm)
+    settle(vlm)
     return vlm.eval().requires_grad_(False)
 
 

@@ -108,6 +108,17 @@ def test_what_is_not_used_is_not_read(source: str, read: set[str]) -> None:
     ]
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_what_must_be_fp32_is_never_rounded(dtype: str) -> None:
+    weights = load_file(Path(folders()[1]) / "model.safetensors")
+    sam = loading.load_sam(_config(dtype=dtype, vision_source="dual"), CPU)
+    for name, tensor in sam.state_dict().items():
+        if name.startswith("vision_encoder."):
+            assert tensor.dtype == loading.DTYPES[dtype]
+        elif name in weights:  # the code of places is there once
+            assert torch.equal(tensor, weights[name]), name
+
+
 def test_the_output_matrix_is_there_when_words_are_wanted(read: set[str]) -> None:
     vlm, _, _ = loading.load_parts(_config(), CPU, with_lm_head=True)
     assert torch.equal(vlm.lm_head.weight, _weights()[HEAD])
