@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,6 +54,10 @@ class Announcer:
         if self._shown:
             print(text, file=sys.stderr, flush=True)
 
+    def _decide(self, size: float) -> None:
+        if self.verbose is None:  # and of several processes, one speaks
+            self._shown = size > LARGE and sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0"
+
     def done(self, outcome: str = "") -> None:
         """Say how long it took, and the outcome."""
         seconds = time.monotonic() - self._start
@@ -81,8 +86,7 @@ class Announcer:
             expected_bytes(name, shape, self.quantization, self.dtype) for name, shape in shapes.items()
         )
         count = sum(int(torch.Size(shape).numel()) for shape in shapes.values())
-        if self.verbose is None:
-            self._shown = total > LARGE and sys.stderr.isatty()
+        self._decide(total)
         how = str(self.dtype).removeprefix("torch.")
         if self.quantization != "none":
             how = f"the language model's linear layers in {self.quantization}, the rest in {how}"
@@ -100,14 +104,12 @@ class Announcer:
         total = sum(parameter.numel() for parameter in model.parameters())
         with self.progress("random weights", shapes, total, " weights") as bar:
             yield bar
-        self.done()
 
     @contextlib.contextmanager
     def transformers_bars(self, source: str) -> Iterator[None]:
         """transformers' own progress bars, where something would be shown here."""
         size = sum(file.stat().st_size for file in Path(source).glob("*.bin"))
-        if self.verbose is None:
-            self._shown = size > LARGE and sys.stderr.isatty()
+        self._decide(size)
         with contextlib.nullcontext() if self._shown else _quiet_transformers():
             yield
 

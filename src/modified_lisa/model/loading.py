@@ -1,5 +1,6 @@
 """Files, or sizes alone -> modules: what is read of them, in which precision, onto which device."""
 
+import logging
 import os
 from typing import Any
 
@@ -27,6 +28,8 @@ __all__ = [
     "load_vlm",
     "tower_of",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -73,12 +76,12 @@ def load_parts(
     """
     if random_init:
         dtype = DTYPES[config.dtype]
-        vlm = random_vlm(config, device, dtype, with_lm_head=with_lm_head, verbose=verbose)
-        report = inspect_quantization(vlm, str(config.quantization)).check()
+        vlm, report = random_vlm(config, device, dtype, with_lm_head=with_lm_head, verbose=verbose)
         sam = random_sam(config, device, dtype, verbose=verbose)
     else:
         vlm, report = load_vlm(config, device, with_lm_head=with_lm_head, verbose=verbose)
         sam = load_sam(config, device, verbose=verbose)
+    _LOG.debug("%s", report.table())
     return vlm, sam, report
 
 

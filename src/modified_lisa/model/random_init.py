@@ -15,7 +15,13 @@ from torch import nn
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ModelLoadError
 from modified_lisa.model.announce import Announcer
-from modified_lisa.model.quantization import LANGUAGE_MODEL, settle, quantized_linear
+from modified_lisa.model.quantization import (
+    LANGUAGE_MODEL,
+    QuantizationReport,
+    inspect_quantization,
+    quantized_linear,
+    settle,
+)
 from modified_lisa.model.sizes import sizes_of
 
 __all__ = ["fill", "random_sam", "random_vlm", "seeded"]
@@ -30,13 +36,18 @@ def random_vlm(
     *,
     with_lm_head: bool = False,
     verbose: bool | None = None,
-) -> Any:
-    """``LlavaForConditionalGeneration`` of the sizes of ``config.vlm_name``, frozen, on ``device`` in ``dtype``.
+) -> tuple[Any, QuantizationReport]:
+    """``LlavaForConditionalGeneration`` of the sizes of ``config.vlm_name``, frozen, on ``device``; and the report.
 
     Its seed is drawn from torch's global CPU generator: ``torch.manual_seed`` decides the weights. Parts that
     ``config`` does not use (the vision tower with the ``sam`` source, ``lm_head``) are not made.
 
-    Raises ModelLoadError for a name whose sizes are not known.
+    Args:
+        dtype: of what is not quantised.
+
+    Raises:
+        ModelLoadError: a name whose sizes are not known.
+        QuantizationError: something else was quantised than asked for.
     """
     from transformers import LlavaForConditionalGeneration
 
@@ -48,10 +59,13 @@ def random_vlm(
     if not with_lm_head:
         vlm.lm_head = None
     how = str(config.quantization)
-    with Announcer(config.vlm_name, how, dtype, verbose).drawing(vlm) as bar:
+    announcer = Announcer(config.vlm_name, how, dtype, verbose)
+    with announcer.drawing(vlm) as bar:
         fill(vlm, device, lambda _name: dtype, quantization=how, compute_dtype=dtype, bar=bar)
     settle(vlm)
-    return vlm.eval().requires_grad_(False)
+    report = inspect_quantization(vlm, how).check()
+    announcer.done(str(report))
+    return vlm.eval().requires_grad_(False), report
 
 
 def random_sam(
@@ -68,13 +82,15 @@ def random_sam(
         sam = SamModel(sizes)
     if config.vision_source == "vlm":
         sam.vision_encoder = None
-    with Announcer(config.sam_name, "none", dtype, verbose).drawing(sam) as bar:
+    announcer = Announcer(config.sam_name, "none", dtype, verbose)
+    with announcer.drawing(sam) as bar:
         fill(
             sam,
             device,
             lambda name: dtype if name.startswith("vision_encoder.") else torch.float32,
             bar=bar,
         )
+    announcer.done()
     sam.prompt_encoder.shared_embedding = sam.shared_image_embedding  # one code of places, as in every SAM
     return sam.eval().requires_grad_(False)
 
