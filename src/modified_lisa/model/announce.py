@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from modified_lisa.model.quantization import binary_size
 from modified_lisa.model.shards import FileTensor
 
 __all__ = ["Announcer", "expected_bytes"]
@@ -68,7 +69,7 @@ class Announcer:
         """Announce ``tensors`` of ``files`` first, and show the progress of reading them; transformers is quiet."""
         total = sum(tensor.nbytes for tensor in tensors.values())
         sizes = [file.stat().st_size for file in files]
-        where = f"{len(sizes)} file(s) of {sum(sizes) / 1e9:.2f} GB, {total / 1e9:.2f} GB of which are needed"
+        where = f"{len(sizes)} file(s) of {binary_size(sum(sizes))}, {binary_size(total)} of which are needed"
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         with self.progress(where, shapes, total, "B") as bar, _quiet_transformers():
             for tensor in tensors.values():
@@ -91,7 +92,7 @@ class Announcer:
         if self.quantization != "none":
             how = f"the language model's linear layers in {self.quantization}, the rest in {how}"
         self.say(
-            f"{self.name}: {where}; {_count(count)} parameters, {how}: about {kept / 2**30:.2f} GiB on the device"
+            f"{self.name}: {where}; {_count(count)} parameters, {how}: about {binary_size(kept)} on the device"
         )
         style = {"unit": unit, "unit_scale": True, "leave": False, "dynamic_ncols": True}
         with tqdm(total=total, desc="loading", file=sys.stderr, disable=not self._shown, **style) as bar:

@@ -114,7 +114,7 @@ def load_vlm(
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED
         )
-    announcer = Announcer(config.vlm_name, str(config.quantization), options["dtype"], verbose)
+    announcer = Announcer(f"VLM {config.vlm_name}", str(config.quantization), options["dtype"], verbose)
     vlm = _from_pretrained(
         LlavaForConditionalGeneration,
         source,
@@ -146,7 +146,7 @@ def load_sam(config: ModelConfig, device: torch.device, *, verbose: bool | None 
     kind = type(SamModel.__name__, (SamModel,), strict)
     unused = ["vision_encoder"] if config.vision_source == "vlm" else []
     options: dict[str, Any] = {"dtype": DTYPES[config.dtype], "device_map": {"": str(device)}}
-    announcer = Announcer(config.sam_name, "none", options["dtype"], verbose)
+    announcer = Announcer(f"SAM {config.sam_name}", "none", options["dtype"], verbose)
     sam = _from_pretrained(kind, source, sizes, ("--sam_name", config.sam_name), options, unused, announcer)
     announcer.done()
     return sam.eval().requires_grad_(False)

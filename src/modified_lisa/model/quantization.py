@@ -16,6 +16,7 @@ __all__ = [
     "NOT_QUANTIZED",
     "QuantizationReport",
     "QuantizedLinear",
+    "binary_size",
     "inspect_quantization",
     "quantized_linear",
     "settle",
@@ -90,15 +91,15 @@ class QuantizationReport:
 
     def __str__(self) -> str:
         if not self.quantized:
-            return f"not quantised: {_gib(self.bytes_after)} of weights in the VLM"
+            return f"not quantised: {binary_size(self.bytes_after)} of weights in the VLM"
         before = sum(layer.bytes_before for layer in self.quantized)
         after = sum(layer.bytes_after for layer in self.quantized)
         count = sum(layer.count for layer in self.quantized)
         kinds = ", ".join(sorted({layer.kind for layer in self.quantized}))
         return (
             f"quantised to {kinds}: {len(self.quantized)} linear layers of the language model, {count / 1e6:,.1f} million "
-            f"weights, {_gib(before)} -> {_gib(after)} ({8 * after / count:.2f} bits each); {len(self.plain)} linear "
-            f"layers elsewhere are not; the VLM takes {_gib(self.bytes_after)}"
+            f"weights, {binary_size(before)} -> {binary_size(after)} ({8 * after / count:.2f} bits each); {len(self.plain)} linear "
+            f"layers elsewhere are not; the VLM takes {binary_size(self.bytes_after)}"
         )
 
     def table(self) -> str:
@@ -164,8 +165,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB"
+def binary_size(count: float) -> str:
+    """Bytes in GiB, or in MiB below one."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def bitsandbytes() -> Any:

@@ -59,7 +59,7 @@ def random_vlm(
     if not with_lm_head:
         vlm.lm_head = None
     how = str(config.quantization)
-    announcer = Announcer(config.vlm_name, how, dtype, verbose)
+    announcer = Announcer(f"VLM {config.vlm_name}", how, dtype, verbose)
     with announcer.drawing(vlm) as bar:
         fill(vlm, device, lambda _name: dtype, quantization=how, compute_dtype=dtype, bar=bar)
     settle(vlm)
@@ -82,7 +82,7 @@ def random_sam(
         sam = SamModel(sizes)
     if config.vision_source == "vlm":
         sam.vision_encoder = None
-    announcer = Announcer(config.sam_name, "none", dtype, verbose)
+    announcer = Announcer(f"SAM {config.sam_name}", "none", dtype, verbose)
     with announcer.drawing(sam) as bar:
         fill(
             sam,

@@ -101,11 +101,11 @@ def test_a_quantised_layer_multiplies_and_has_gradients(quantization: str, toler
     assert not layer.weight.requires_grad
 
 
-@pytest.mark.parametrize("source", ["vlm", "sam"])
-def test_training_through_eight_bits_gives_every_trained_weight_a_gradient(source: str) -> None:
+@pytest.mark.parametrize(("source", "lora_r"), [("vlm", 0), ("sam", 0), ("vlm", 2)])
+def test_training_through_eight_bits_gives_every_trained_weight_a_gradient(source: str, lora_r: int) -> None:
     from factory import picture
 
-    model = tiny_model(quantize=None, quantization="int8", vision_source=source).train()
+    model = tiny_model(quantize=None, quantization="int8", vision_source=source, lora_r=lora_r).train()
     out = model([picture()], ["the round one"])
     (out["pred_masks"][0].mean() + out["iou_predictions"][0].mean()).backward()
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
