@@ -146,7 +146,9 @@ def load_sam(config: ModelConfig, device: torch.device, *, verbose: bool | None 
     kind = type(SamModel.__name__, (SamModel,), strict)
     unused = ["vision_encoder"] if config.vision_source == "vlm" else []
     options: dict[str, Any] = {"dtype": DTYPES[config.dtype], "device_map": {"": str(device)}}
-    announcer = Announcer(f"SAM {config.sam_name}", "none", options["dtype"], verbose)
+    announcer = Announcer(
+        f"SAM {config.sam_name}", "none", torch.float32 if unused else options["dtype"], verbose
+    )
     sam = _from_pretrained(kind, source, sizes, ("--sam_name", config.sam_name), options, unused, announcer)
     announcer.done()
     return sam.eval().requires_grad_(False)

@@ -82,7 +82,9 @@ def random_sam(
         sam = SamModel(sizes)
     if config.vision_source == "vlm":
         sam.vision_encoder = None
-    announcer = Announcer(f"SAM {config.sam_name}", "none", dtype, verbose)
+    announcer = Announcer(
+        f"SAM {config.sam_name}", "none", dtype if sam.vision_encoder is not None else torch.float32, verbose
+    )
     with announcer.drawing(sam) as bar:
         fill(
             sam,
