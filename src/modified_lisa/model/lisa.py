@@ -117,11 +117,8 @@ class ModifiedLISA(nn.Module):
         device: torch.device | str | None = None,
         **options: Any,
     ) -> "ModifiedLISA":
-        """A model of full size with random weights: the same ones for the same seed and kind of device.
-
-        Args: names as ``llava-hf/llava-1.5-7b-hf`` and ``facebook/sam-vit-huge`` (`modified_lisa.model.sizes`
-        knows their sizes), or folders that hold a ``config.json``; ``options``: other fields of `ModelConfig`.
-        """
+        """A model of full size with random weights, by seed. Names: those of `modified_lisa.model.sizes`, or
+        folders that hold a ``config.json``; ``options``: other fields of `ModelConfig`."""
         with seeded(seed):
             return cls(vlm_name, sam_name, device=device, random_init=True, **options)
 
