@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ImageError,
         ModelLoadError,
         ModifiedLISAError,
+        QuantizationError,
         TrainingError,
     )
     from modified_lisa.inference.segmentation import Segmentation
@@ -34,6 +35,7 @@ __all__ = [
     "ModelLoadError",
     "ModifiedLISA",
     "ModifiedLISAError",
+    "QuantizationError",
     "Segmentation",
     "Segmenter",
     "TrainingConfig",

@@ -13,6 +13,7 @@ from modified_lisa.errors import ConfigError
 __all__ = [
     "BRIDGES",
     "DTYPES",
+    "QUANTIZATIONS",
     "SEG_STATES",
     "VISION_SOURCES",
     "LossWeights",
@@ -24,6 +25,7 @@ VISION_SOURCES = ("vlm", "sam", "dual")
 DTYPES = ("bf16", "fp16", "fp32")
 BRIDGES = ("pyramid", "linear")
 SEG_STATES = ("at", "before")
+QUANTIZATIONS = ("nf4", "int8", "none")
 
 
 def _choice(flag: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -52,8 +54,11 @@ class ModelConfig:
     """Whose encoder sees the image: ``vlm``, ``sam``, or ``dual`` for both, as in the original LISA."""
     dtype: str = "bf16"
     """Precision of the frozen parts; what trains, the mask decoder and the losses are always fp32."""
-    quantize: bool = True
-    """Load the language model's linear layers in 4 bit (NF4, double quantisation)."""
+    quantize: bool | None = None
+    """Quantise the language model's linear layers; None: unless ``quantization`` is ``none``. Read back, a bool."""
+    quantization: str | None = None
+    """How: ``nf4`` (4 bit, double quantisation), ``int8`` (LLM.int8, CUDA only) or ``none``; None: by ``quantize``.
+    Read back, one of the three names."""
     bridge: str = "pyramid"
     """Design of the bridge from vision features to SAM's embedding (``vlm`` only)."""
     bridge_layers: tuple[int, ...] | None = None
@@ -79,7 +84,8 @@ class ModelConfig:
             raise ConfigError(f"--lora_dropout is {self.lora_dropout!r}; it must be below 1")
         if self.lora_alpha is not None:
             _at_least("--lora_alpha", self.lora_alpha, 0, above=True)
-        for switch in ("quantize", "train_mask_decoder", "train_projector"):
+        self._settle_quantization()
+        for switch in ("train_mask_decoder", "train_projector"):
             if not isinstance(getattr(self, switch), bool):
                 raise ConfigError(f"{switch} is {getattr(self, switch)!r}; it must be True or False")
         for flag, name in (("--vlm_name", self.vlm_name), ("--sam_name", self.sam_name)):
@@ -94,6 +100,28 @@ class ModelConfig:
                 raise ConfigError(
                     f"--bridge_layers is for the 'vlm' vision source; this model's is {self.vision_source!r}"
                 )
+
+    def _settle_quantization(self) -> None:
+        """Make `quantize` and `quantization` say the same."""
+        if self.quantize is not None and not isinstance(self.quantize, bool):
+            raise ConfigError(f"quantize is {self.quantize!r}; it must be True or False")
+        if self.quantization is not None:
+            _choice("--quantization", self.quantization, QUANTIZATIONS)
+            if self.quantize is not None and self.quantize == (self.quantization == "none"):
+                raise ConfigError(
+                    f"--quantization {self.quantization} contradicts "
+                    f"{'quantize=True' if self.quantize else '--no_quantization (quantize=False)'}; give one of the two"
+                )
+        how = self.quantization or ("none" if self.quantize is False else "nf4")
+        object.__setattr__(self, "quantization", how)
+        object.__setattr__(self, "quantize", how != "none")
+
+    def replaced(self, **changes: Any) -> "ModelConfig":
+        """A copy with other values; either of `quantize` and `quantization` may be given alone."""
+        values = self.to_dict()
+        if changes.keys() & {"quantize", "quantization"}:
+            del values["quantize"], values["quantization"]
+        return ModelConfig.from_dict({**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for JSON and for checkpoints."""

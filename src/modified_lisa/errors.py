@@ -11,6 +11,7 @@ __all__ = [
     "ImageError",
     "ModelLoadError",
     "ModifiedLISAError",
+    "QuantizationError",
     "TrainingError",
 ]
 
@@ -37,6 +38,10 @@ class CheckpointError(ModifiedLISAError, RuntimeError):
 
 class ModelLoadError(ModifiedLISAError, RuntimeError):
     """A VLM or a SAM that cannot be found, or is not of a supported kind."""
+
+
+class QuantizationError(ModelLoadError):
+    """A model in which other layers are quantised than were asked for, or in another way."""
 
 
 class TrainingError(ModifiedLISAError, RuntimeError):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from modified_lisa import __version__
-from modified_lisa.config import DTYPES
+from modified_lisa.config import DTYPES, QUANTIZATIONS
 from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.training.arguments import add_arguments as add_training_arguments
 
@@ -197,6 +197,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dtype", choices=DTYPES, help="precision of the frozen parts")
     group.add_argument(
         "--no_quantization", action="store_true", help="load the language model without 4-bit weights"
+    )
+    group.add_argument(
+        "--quantization", choices=QUANTIZATIONS, help="quantise the language model to 4 bits, 8 bits or not"
     )
 
 

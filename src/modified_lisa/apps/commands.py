@@ -111,4 +111,6 @@ def _model_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     overrides = {name: value for name, value in given.items() if value is not None}
     if arguments.no_quantization:
         overrides["quantize"] = False
+    if arguments.quantization is not None:
+        overrides["quantization"] = arguments.quantization
     return overrides

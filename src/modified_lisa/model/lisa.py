@@ -25,6 +25,7 @@ from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import MaskHead, SegProjection
 from modified_lisa.model.prefix import split_forward
 from modified_lisa.model.processor import build_processor
+from modified_lisa.model.random_init import seeded
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
 from modified_lisa.tokens import SegEmbedding, initial_seg_row
@@ -40,9 +41,12 @@ class ModifiedLISA(nn.Module):
         sam_name: hub name or local folder of a SAM, or ``tiny``.
         use_vlm_vision_encoder: True: the VLM's encoder feeds both; False: SAM's does.
         dtype: ``bf16``, ``fp16`` or ``fp32`` for the frozen parts; what trains is fp32.
-        quantize: load the language model's linear layers in 4 bit.
+        quantize: quantise the language model's linear layers; None: unless ``quantization`` is ``none``.
         vision_source: ``vlm``, ``sam`` or ``dual``, instead of ``use_vlm_vision_encoder``.
         device: where to put it; None: a GPU if there is one.
+        random_init: random weights in the sizes of the two names, drawn on the device without any files
+            (`from_random` with a seed).
+        verbose: show sizes and progress on stderr; None: for large models, on a terminal.
         options: any other field of `ModelConfig`.
 
     Raises:
@@ -56,10 +60,12 @@ class ModifiedLISA(nn.Module):
         sam_name: str = ModelConfig.sam_name,
         use_vlm_vision_encoder: bool = True,
         dtype: str = "bf16",
-        quantize: bool = True,
+        quantize: bool | None = None,
         *,
         vision_source: str | None = None,
         device: torch.device | str | None = None,
+        random_init: bool = False,
+        verbose: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -75,9 +81,10 @@ class ModifiedLISA(nn.Module):
             }
         )
         target = loading.find_device(device)
-        self.processor = build_processor(self.config)
-        vlm = loading.load_vlm(self.config, target)
-        sam = loading.load_sam(self.config)
+        self.processor = build_processor(self.config, random_init)
+        vlm, sam, self.quantization_report = loading.load_parts(
+            self.config, target, random_init=random_init, verbose=verbose
+        )
 
         self.language_model = vlm.model.language_model
         self.projector = vlm.model.multi_modal_projector
@@ -95,9 +102,26 @@ class ModifiedLISA(nn.Module):
         self.eval()
 
     @classmethod
-    def from_config(cls, config: ModelConfig, device: torch.device | str | None = None) -> "ModifiedLISA":
+    def from_config(
+        cls, config: ModelConfig, device: torch.device | str | None = None, *, random_init: bool = False
+    ) -> "ModifiedLISA":
         """Build the model that ``config`` describes."""
-        return cls(**config.to_dict(), device=device)
+        return cls(**config.to_dict(), device=device, random_init=random_init)
+
+    @classmethod
+    def from_random(
+        cls,
+        vlm_name: str = ModelConfig.vlm_name,
+        sam_name: str = ModelConfig.sam_name,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        **options: Any,
+    ) -> "ModifiedLISA":
+        """A model of full size with random weights, by seed. Names: those of `modified_lisa.model.sizes`, or
+        folders that hold a ``config.json``; ``options``: other fields of `ModelConfig`."""
+        with seeded(seed):
+            return cls(vlm_name, sam_name, device=device, random_init=True, **options)
 
     @classmethod
     def from_pretrained(
@@ -110,7 +134,7 @@ class ModifiedLISA(nn.Module):
         device = loading.find_device(device)
         path = resolve_name("tiny", "lisa") if source == "tiny" else source
         config, weights = checkpoint.read_pretrained(path)
-        model = cls.from_config(ModelConfig.from_dict({**config.to_dict(), **overrides}), device)
+        model = cls.from_config(config.replaced(**overrides), device)
         model.load_state_dict(weights)
         return model
 

@@ -1,32 +1,37 @@
-"""Files -> modules: in which precision they are read, and what is 4-bit afterwards."""
+"""Files, or sizes alone -> modules: what is read of them, in which precision, onto which device."""
 
-import contextlib
+import logging
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.model.announce import Announcer
+from modified_lisa.model.quantization import (
+    NOT_QUANTIZED,
+    QuantizationReport,
+    inspect_quantization,
+    settle,
+)
+from modified_lisa.model.random_init import random_sam, random_vlm
+from modified_lisa.model.shards import find_shards, read_headers
 from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
 from modified_lisa.model.vision import VlmTower
 
 __all__ = [
     "DTYPES",
-    "check_quantized",
     "find_device",
+    "load_parts",
     "load_sam",
     "load_vlm",
     "tower_of",
 ]
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_LOG = logging.getLogger(__name__)
 
-# Full paths: transformers anchors its matching, so that a bare "vision_tower" silently skips nothing.
-_NOT_QUANTIZED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def find_device(device: torch.device | str | None = None) -> torch.device:
@@ -50,59 +55,138 @@ def find_device(device: torch.device | str | None = None) -> torch.device:
     return found
 
 
-def load_vlm(config: ModelConfig, device: torch.device) -> Any:
-    """``LlavaForConditionalGeneration``, frozen, on ``device``; its language model in 4 bit if asked.
+def load_parts(
+    config: ModelConfig,
+    device: torch.device,
+    *,
+    random_init: bool = False,
+    with_lm_head: bool = False,
+    verbose: bool | None = None,
+) -> tuple[Any, Any, QuantizationReport]:
+    """The VLM and the SAM of ``config``, and what is quantised in the VLM.
+
+    Args:
+        random_init: from their sizes alone, with random weights, instead of from their files.
+        with_lm_head: keep the matrix that turns hidden states into words; a mask does not need it.
+        verbose: say what is loaded, and show progress, on stderr; None: for models above 0.5 GB, on a terminal.
 
     Raises:
-        ModelLoadError: not found, not a LLaVA, torn, or not quantised as asked.
+        ModelLoadError: not found, not of the right kind, or torn.
+        QuantizationError: not quantised as asked.
+    """
+    if random_init:
+        dtype = DTYPES[config.dtype]
+        vlm, report = random_vlm(config, device, dtype, with_lm_head=with_lm_head, verbose=verbose)
+        sam = random_sam(config, device, dtype, verbose=verbose)
+    else:
+        vlm, report = load_vlm(config, device, with_lm_head=with_lm_head, verbose=verbose)
+        sam = load_sam(config, device, verbose=verbose)
+    _LOG.debug("%s", report.table())
+    return vlm, sam, report
+
+
+def load_vlm(
+    config: ModelConfig, device: torch.device, *, with_lm_head: bool = False, verbose: bool | None = None
+) -> tuple[Any, QuantizationReport]:
+    """``LlavaForConditionalGeneration``, frozen, on ``device``, its language model quantised if asked; and the report.
+
+    Parts that ``config`` does not use (the vision tower with the ``sam`` source, ``lm_head`` without
+    ``with_lm_head``) are not read, and are None. Raises as `load_parts`.
     """
     from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 
-    source, _ = read_config(config.vlm_name, "--vlm_name", "llava")
-    options: dict[str, Any] = {"dtype": DTYPES[config.dtype]}
-    if config.quantize or device.type == "cuda":  # straight to the GPU, shard by shard
-        options["device_map"] = {"": str(device)}
-    if config.quantize:
+    source, sizes = read_config(config.vlm_name, "--vlm_name", "llava")
+    # A tied lm_head is the embedding matrix, and files may hold it under either name.
+    tied = sizes.tie_word_embeddings or sizes.text_config.tie_word_embeddings
+    unused = [] if with_lm_head or tied else ["lm_head"]
+    if config.vision_source == "sam":
+        unused.append("model.vision_tower")
+    options: dict[str, Any] = {"dtype": DTYPES[config.dtype], "device_map": {"": str(device)}}
+    if config.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[config.dtype],
-            llm_int8_skip_modules=_NOT_QUANTIZED,
+            llm_int8_skip_modules=NOT_QUANTIZED,
         )
-    vlm = _from_pretrained(LlavaForConditionalGeneration, source, "--vlm_name", config.vlm_name, options)
-    check_quantized(vlm, config.quantize)
-    for module in vlm.modules():
-        if type(module).__name__ == "Linear4bit":
-            # On CPUs with AVX512-BF16, bitsandbytes would repack the layer for good at its first use without
-            # a gradient, into a form whose product has no backward pass: gradients would vanish silently.
-            module.support_avx512bf16_for_cpu = False
-    return vlm.eval().requires_grad_(False)
+    elif config.quantization == "int8":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED
+        )
+    announcer = Announcer(f"VLM {config.vlm_name}", str(config.quantization), options["dtype"], verbose)
+    vlm = _from_pretrained(
+        LlavaForConditionalGeneration,
+        source,
+        sizes,
+        ("--vlm_name", config.vlm_name),
+        options,
+        unused,
+        announcer,
+    )
+    report = inspect_quantization(vlm, str(config.quantization)).check()
+    announcer.done(str(report))
+    settle(vlm)
+    if not with_lm_head:
+        vlm.lm_head = None
+    return vlm.eval().requires_grad_(False), report
 
 
-def load_sam(config: ModelConfig) -> Any:
-    """``SamModel``, frozen, fp32, on the CPU; without its image encoder where that is not used."""
+def load_sam(config: ModelConfig, device: torch.device, *, verbose: bool | None = None) -> Any:
+    """``SamModel``, frozen, on ``device``: its image encoder in the precision of ``config``, the rest fp32.
+
+    The encoder is not read where it is not used, and is None.
+    """
     from transformers import SamModel
 
-    source, _ = read_config(config.sam_name, "--sam_name", "sam")
-    sam = _from_pretrained(SamModel, source, "--sam_name", config.sam_name, {"dtype": torch.float32})
-    if config.vision_source == "vlm":
-        del sam.vision_encoder
+    source, sizes = read_config(config.sam_name, "--sam_name", "sam")
+    strict: Any = {
+        "_keep_in_fp32_modules_strict": {"shared_image_embedding", "prompt_encoder", "mask_decoder"}
+    }
+    kind = type(SamModel.__name__, (SamModel,), strict)
+    unused = ["vision_encoder"] if config.vision_source == "vlm" else []
+    options: dict[str, Any] = {"dtype": DTYPES[config.dtype], "device_map": {"": str(device)}}
+    announcer = Announcer(
+        f"SAM {config.sam_name}", "none", torch.float32 if unused else options["dtype"], verbose
+    )
+    sam = _from_pretrained(kind, source, sizes, ("--sam_name", config.sam_name), options, unused, announcer)
+    announcer.done()
     return sam.eval().requires_grad_(False)
 
 
-def _from_pretrained(kind: Any, source: str, flag: str, name: str, options: dict[str, Any]) -> Any:
+def _from_pretrained(
+    kind: Any,
+    source: str,
+    sizes: Any,
+    named: tuple[str, str],
+    options: dict[str, Any],
+    unused: list[str],
+    announcer: Announcer,
+) -> Any:
+    """``kind.from_pretrained``, tensor by tensor; the modules ``unused`` are None, and their weights are not read."""
     from safetensors import SafetensorError
 
+    flag, name = named
+    kind = _without(kind, unused)
+    # In older layouts of LLaVA's files the last part of a module's name is the same.
+    unread = "|".join(rf"(^|\.){module.rpartition('.')[2]}\." for module in unused) or None
     try:
-        with _bars_for_large_files(source):
-            model, report = kind.from_pretrained(source, output_loading_info=True, **options)
-    except ImportError as error:  # bitsandbytes for 4 bit
+        files = find_shards(source)
+        if files is None:  # an old .bin: transformers reads it whole, as plain tensors only
+            with announcer.transformers_bars(source):
+                model, report = kind.from_pretrained(source, output_loading_info=True, **options)
+        else:
+            tensors = read_headers(files, unread)
+            with announcer.reading(files, tensors):
+                model, report = kind.from_pretrained(
+                    None, config=sizes, state_dict=tensors, output_loading_info=True, **options
+                )
+    except ImportError as error:  # bitsandbytes
         raise ModelLoadError(f"{flag} {name}: {first_line(error)}") from error
     except OSError as error:
         raise ModelLoadError(not_found(name, flag, error, "the weights")) from error
     except (ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
+        if isinstance(error, torch.cuda.OutOfMemoryError | ModelLoadError):
             raise
         raise ModelLoadError(f"{flag} {name}: the weights cannot be read: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
@@ -114,44 +198,17 @@ def _from_pretrained(kind: Any, source: str, flag: str, name: str, options: dict
     return model
 
 
-@contextlib.contextmanager
-def _bars_for_large_files(source: str) -> Iterator[None]:
-    """transformers' progress bars, but not for small local files, which are read in no time."""
-    from transformers.utils import logging
+def _without(kind: Any, modules: list[str]) -> Any:
+    """The class ``kind``, whose ``modules`` are None as soon as it is made, so that nothing is loaded for them."""
 
-    sizes = [file.stat().st_size for file in Path(source).glob("*.safetensors")]
-    if not sizes or sum(sizes) > 5e8 or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
+    def __init__(self: Any, config: Any) -> None:
+        kind.__init__(self, config)
+        for module in modules:
+            parent, _, leaf = module.rpartition(".")
+            setattr(self.get_submodule(parent), leaf, None)
 
-
-def check_quantized(vlm: Any, quantize: bool) -> list[str]:
-    """Names of the 4-bit linear layers; raises ModelLoadError when they are not the ones asked for.
-
-    Asked for are all linear layers of the language model, and none elsewhere. transformers skips or
-    includes layers by patterns, and says nothing when a pattern does not match.
-    """
-    four_bit = [name for name, module in vlm.named_modules() if type(module).__name__ == "Linear4bit"]
-    language = "model.language_model."
-    plain = [
-        name
-        for name, module in vlm.named_modules()
-        if type(module) is nn.Linear and name.startswith(language)
-    ]
-    stray = [name for name in four_bit if not name.startswith(language)]
-    if quantize and (plain or stray or not four_bit):
-        raise ModelLoadError(
-            f"4-bit loading went wrong: {len(four_bit)} layers in 4 bit, {len(plain)} of the language model's are "
-            f"not ({', '.join(plain[:3])}), {len(stray)} others are ({', '.join(stray[:3])})"
-        )
-    if not quantize and four_bit:
-        raise ModelLoadError(f"asked for no quantisation, but {len(four_bit)} layers are in 4 bit")
-    return four_bit
+    # transformers looks some things up by the name of the class.
+    return type(kind.__name__, (kind,), {"__init__": __init__, "__module__": kind.__module__})
 
 
 def tower_of(vlm: Any) -> VlmTower:

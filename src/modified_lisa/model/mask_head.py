@@ -47,8 +47,9 @@ class MaskHead(nn.Module):
         self.mask_decoder = sam.mask_decoder.float().requires_grad_(False)
         self.channels = int(sam.config.prompt_encoder_config.hidden_size)
         self.side = int(self.prompt_encoder.image_embedding_size[0])
+        sam.shared_image_embedding.float()  # and not all of sam: its encoder may be large
         self.register_buffer(
-            "positions", sam.float().get_image_wide_positional_embeddings().detach().clone(), persistent=False
+            "positions", sam.get_image_wide_positional_embeddings().detach().clone(), persistent=False
         )
         # The IoU prediction is trained to judge masks, not masks to please it.
         sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(_detach_input)

@@ -15,6 +15,7 @@ from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
 from modified_lisa.model.inputs import ModelInputs, QueryInputs
+from modified_lisa.model.sizes import sizes_of
 from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
@@ -181,14 +182,16 @@ class LisaProcessor:
         return torch.stack(squares)
 
 
-def build_processor(config: ModelConfig) -> LisaProcessor:
+def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProcessor:
     """The tokenizer, chat template and image settings of the two models of ``config``.
 
+    With ``random_init`` their sizes come from `sizes_of`, whose tokenizer stands in where there is none.
     Raises ModelLoadError for files that are missing or of another kind of model.
     """
     from transformers import AutoProcessor
 
-    source, vlm_config = read_config(config.vlm_name, "--vlm_name", "llava")
+    read = sizes_of if random_init else read_config
+    source, vlm_config = read(config.vlm_name, "--vlm_name", "llava")
     try:
         processor = AutoProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -215,7 +218,7 @@ def build_processor(config: ModelConfig) -> LisaProcessor:
     if config.vision_source != "sam":
         # "default" drops the first token, be it a class token or, as SigLIP has none, a patch.
         image_tokens += class_tokens(vision) - (vlm_config.vision_feature_select_strategy == "default")
-    sam_source, sam_config = read_config(config.sam_name, "--sam_name", "sam")
+    sam_source, sam_config = read(config.sam_name, "--sam_name", "sam")
     sam_vision, sam_prompt = sam_config.vision_config, sam_config.prompt_encoder_config
     grid = sam_prompt.image_size // sam_prompt.patch_size
     seen = sam_vision.image_size // sam_vision.patch_size

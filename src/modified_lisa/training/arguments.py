@@ -6,7 +6,15 @@ No torch here: ``train_new2.py --help`` answers at once.
 import argparse
 from collections.abc import Callable, Sequence
 
-from modified_lisa.config import BRIDGES, DTYPES, VISION_SOURCES, LossWeights, ModelConfig, TrainingConfig
+from modified_lisa.config import (
+    BRIDGES,
+    DTYPES,
+    QUANTIZATIONS,
+    VISION_SOURCES,
+    LossWeights,
+    ModelConfig,
+    TrainingConfig,
+)
 from modified_lisa.errors import ConfigError
 
 __all__ = ["add_arguments", "build_parser", "parse", "to_config"]
@@ -43,7 +51,8 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         sam_name=values.sam_name,
         vision_source=_vision_source(values.vision_source, values.use_vlm_vision),
         dtype=values.dtype,
-        quantize=not values.no_quantization,
+        quantize=False if values.no_quantization else None,
+        quantization=values.quantization,
         bridge=values.bridge,
         bridge_layers=values.bridge_layers,
         train_mask_decoder=values.train_mask_decoder,
@@ -149,6 +158,12 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     choices = {"choices": DTYPES, "metavar": "{" + ",".join(DTYPES) + "}"}
     add("--dtype", str, _MODEL.dtype, "precision of the frozen parts; what trains is always fp32", **choices)
     _flag(group, "--no_quantization", "load the language model unquantised instead of in 4 bits")
+    group.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        metavar="{" + ",".join(QUANTIZATIONS) + "}",
+        help="how the language model is quantised: 4 bits, 8 bits or not (default: nf4; with --no_quantization, none)",
+    )
     choices = {"choices": BRIDGES, "metavar": "{" + ",".join(BRIDGES) + "}"}
     add(
         "--bridge",

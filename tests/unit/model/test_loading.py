@@ -7,8 +7,9 @@ import torch
 
 from factory import folders, tiny_model
 from modified_lisa.config import ModelConfig
-from modified_lisa.errors import ModelLoadError
-from modified_lisa.model.loading import check_quantized, load_vlm
+from modified_lisa.errors import ModelLoadError, QuantizationError
+from modified_lisa.model.loading import load_vlm
+from modified_lisa.model.quantization import inspect_quantization
 
 
 def _config(**changes: object) -> ModelConfig:
@@ -17,7 +18,7 @@ def _config(**changes: object) -> ModelConfig:
 
 
 def test_exactly_the_language_models_linear_layers_are_in_four_bit() -> None:
-    vlm = load_vlm(_config(), torch.device("cpu"))
+    vlm, report = load_vlm(_config(), torch.device("cpu"))
     four_bit = {name for name, module in vlm.named_modules() if type(module).__name__ == "Linear4bit"}
     expected = {
         f"model.language_model.layers.{layer}.{part}"
@@ -30,14 +31,15 @@ def test_exactly_the_language_models_linear_layers_are_in_four_bit() -> None:
         )
     }
     assert four_bit == expected
-    with pytest.raises(ModelLoadError, match="asked for no quantisation"):
-        check_quantized(vlm, False)
+    assert {layer.name for layer in report.quantized} == expected
+    with pytest.raises(QuantizationError, match="asked for no quantisation"):
+        inspect_quantization(vlm, "none").check()
 
 
 def test_a_plain_model_is_noticed_when_four_bit_was_asked_for() -> None:
-    vlm = load_vlm(_config(quantize=False), torch.device("cpu"))
-    with pytest.raises(ModelLoadError, match="14 of the language model's are not"):
-        check_quantized(vlm, True)
+    vlm, _ = load_vlm(_config(quantize=False), torch.device("cpu"))
+    with pytest.raises(QuantizationError, match="14 of the language model's are not"):
+        inspect_quantization(vlm, "nf4").check()
 
 
 @pytest.mark.parametrize("source", ["vlm", "sam", "dual"])

@@ -36,6 +36,7 @@ SPECIFICATION = {
 }
 OURS = {
     "--vision_source": None,
+    "--quantization": None,
     "--bridge": "pyramid",
     "--bridge_layers": None,
     "--train_mask_decoder": False,
