@@ -1,0 +1,1 @@
+"""From the records of single samples to numbers: intervals, groups, calibration, several runs. No torch model here."""
