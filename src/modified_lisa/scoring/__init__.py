@@ -1,1 +1,1 @@
-"""From the records of single samples to numbers: intervals, groups, calibration, several runs. No torch model here."""
+"""From the records of single samples to numbers: metrics with intervals, groups, calibration, several seeds."""

@@ -1,0 +1,64 @@
+"""All that is said about a set of records: overall, by group, and how well the model knows itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modified_lisa.scoring.calibration import calibration
+from modified_lisa.scoring.ratios import LEVEL, RESAMPLES, Estimate, estimate
+
+__all__ = ["by_group", "groupings", "summarize"]
+
+Record = Mapping[str, Any]
+TARGET = "target"
+"""The grouping by whether there is something to find; made here from the masks."""
+
+
+def groupings(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
+    """{grouping: {group: its records}}, both sorted by name; one with a single group is left out.
+
+    The groupings are those of the records' ``groups``, and ``target`` (present, absent).
+    """
+    found: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        own = {**record["groups"], TARGET: "absent" if record["target_empty"] else "present"}
+        for grouping, group in own.items():
+            found.setdefault(grouping, {}).setdefault(group, []).append(record)
+    return {
+        grouping: dict(sorted(groups.items()))
+        for grouping, groups in sorted(found.items())
+        if len(groups) > 1
+    }
+
+
+def by_group(records: Sequence[Record]) -> dict[str, dict[str, tuple[int, dict[str, Estimate]]]]:
+    """{grouping: {group: (number of samples, metrics)}}."""
+    return {
+        grouping: {group: (len(members), estimate(members)) for group, members in groups.items()}
+        for grouping, groups in groupings(records).items()
+    }
+
+
+def summarize(records: Sequence[Record]) -> dict[str, Any]:
+    """Plain values for JSON.
+
+    ``metrics`` {name: value}; ``intervals`` {name: [low, high] or null}; ``interval`` (how they were made);
+    ``groups`` {grouping: {group: {"samples", "metrics", "intervals"}}}; ``calibration``.
+    """
+    return {
+        **_plain(estimate(records)),
+        "interval": {"level": LEVEL, "resamples": RESAMPLES, "method": "percentile bootstrap over images"},
+        "groups": {
+            grouping: {
+                group: {"samples": number, **_plain(found)} for group, (number, found) in groups.items()
+            }
+            for grouping, groups in by_group(records).items()
+        },
+        "calibration": calibration(records),
+    }
+
+
+def _plain(found: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {
+        "metrics": {name: one.value for name, one in found.items()},
+        "intervals": {name: None if one.low is None else [one.low, one.high] for name, one in found.items()},
+    }
