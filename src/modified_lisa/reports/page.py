@@ -32,6 +32,8 @@ HEADINGS = {
     "type": "By type of query",
     "length": "By length: phrases (short) and whole sentences (long)",
     "target": "By whether there is a target",
+    "wording": "By wording: seen in training, or held out",
+    "combination": "By combination of concepts: seen in training, or held out",
 }
 
 

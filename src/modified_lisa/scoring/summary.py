@@ -11,10 +11,13 @@ __all__ = ["by_group", "groupings", "summarize"]
 Record = Mapping[str, Any]
 TARGET = "target"
 """The grouping by whether there is something to find; made here from the masks."""
+FIRST = ("type", "length", TARGET)
 
 
 def groupings(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
-    """{grouping: {group: its records}}, both sorted by name; one with a single group is left out.
+    """{grouping: {group: its records}}; a grouping with a single group is left out.
+
+    Groupings come in the order of `FIRST`, then by name; groups by name.
 
     The groupings are those of the records' ``groups``, and ``target`` (present, absent).
     """
@@ -23,11 +26,8 @@ def groupings(records: Sequence[Record]) -> dict[str, dict[str, list[Record]]]:
         own = {**record["groups"], TARGET: "absent" if record["target_empty"] else "present"}
         for grouping, group in own.items():
             found.setdefault(grouping, {}).setdefault(group, []).append(record)
-    return {
-        grouping: dict(sorted(groups.items()))
-        for grouping, groups in sorted(found.items())
-        if len(groups) > 1
-    }
+    order = sorted(found, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+    return {name: dict(sorted(found[name].items())) for name in order if len(found[name]) > 1}
 
 
 def by_group(records: Sequence[Record]) -> dict[str, dict[str, tuple[int, dict[str, Estimate]]]]:
