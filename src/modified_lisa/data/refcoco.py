@@ -105,7 +105,7 @@ class RefCocoDataset:
             more = [f"... and {len(self.problems) - _LISTED} more"] if len(self.problems) > _LISTED else []
             listed = "\n  ".join([*self.problems[:_LISTED], *more])
             raise DataError(
-                f"{len(self.problems)} problems in the data:\n  {listed}\nRepair these files, or go on without those "
+                f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)} in the data:\n  {listed}\nRepair these files, or go on without those "
                 "samples: --skip_bad_samples (skip_bad_samples=True in Python)"
             )
 
