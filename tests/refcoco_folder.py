@@ -52,7 +52,7 @@ def reference(number: int, ann: Any, split: str, *sentences: str, **other: Any) 
 
 
 def make_refcoco(root: Path, name: str = "refcoco", split_by: str = "unc") -> Path:
-    """Two images, four annotations; two references in val, one in testA. Returns ``root``."""
+    """Two images, four annotations; references in train, val and testA (gRefCOCO: train and val). Returns ``root``."""
     images = root / "images" / "mscoco" / "images" / "train2014"
     images.mkdir(parents=True, exist_ok=True)
     folder = root / name
@@ -77,6 +77,8 @@ def make_refcoco(root: Path, name: str = "refcoco", split_by: str = "unc") -> Pa
             reference(1, [1001], "val", "the square"),
             reference(2, [1001, 1002, 1003], "val", "all of them", no_target=False),
             reference(3, [-1], "val", "the elephant", no_target=True),
+            reference(4, [-1], "train", "the other elephant", no_target=True),
+            reference(5, [1002, 1003], "train", "two of them", no_target=False),
         ]
         (folder / f"grefs({split_by}).json").write_text(json.dumps(references))
     else:
@@ -85,6 +87,7 @@ def make_refcoco(root: Path, name: str = "refcoco", split_by: str = "unc") -> Pa
             reference(2, 1002, "val", "two triangles"),
             reference(3, 1003, "testA", "the block"),
             reference(4, 1004, "testA", "the same block"),
+            reference(5, 1001, "train", "one square", "the box"),
         ]
         (folder / f"refs({split_by}).p").write_bytes(pickle.dumps(references, 2))
     return root

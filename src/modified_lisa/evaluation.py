@@ -114,9 +114,10 @@ class EvaluationResult:
         return summarize(self.records)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: ``samples``, those of `summary`, ``losses``, ``records``."""
+        """Plain values for JSON: ``samples``, ``metrics``, those of `summary`, ``losses``, ``records``."""
         return {
             "samples": len(self.records),
+            "metrics": self.metrics,
             **self.summary,
             "losses": self.losses,
             "records": self.records,

@@ -189,7 +189,9 @@ def test_importing_it_loads_nothing_heavy(module):
     assert not set(HEAVY) & set(loaded)
 
 
-@pytest.mark.parametrize("command", [[], ["segment"], ["evaluate"], ["merge-results"], ["scenes"], ["train"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [[], ["segment"], ["evaluate"], ["merge-results"], ["scenes"], ["train"]], ids=" ".join
+)
 def test_help_loads_nothing_heavy(command):
     output = run(
         "import sys\n"

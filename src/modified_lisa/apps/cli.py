@@ -12,6 +12,7 @@ from modified_lisa import __version__
 from modified_lisa.config import DTYPES
 from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.training.arguments import add_arguments as add_training_arguments
+from modified_lisa.training.arguments import add_dataset_arguments
 
 __all__ = ["build_parser", "main"]
 
@@ -137,22 +138,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction") -> None:
         metavar="NAME",
         help="split to measure on: a folder in DIR, or testA and so on of a refCOCO set (default: val)",
     )
-    parser.add_argument(
-        "--dataset",
-        choices=("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco"),
-        default="reasonseg",
-        help="what kind of files DIR holds (default: reasonseg)",
-    )
-    parser.add_argument(
-        "--split_by",
-        metavar="NAME",
-        help="the refCOCO sets: whose split, such as unc, umd or google (default: umd for refcocog, else unc)",
-    )
-    parser.add_argument(
-        "--images_dir",
-        metavar="DIR",
-        help="the refCOCO sets: folder of COCO's images (default: images/mscoco/images/train2014 in --data_dir)",
-    )
+    add_dataset_arguments(parser)
     parser.add_argument(
         "--output_dir",
         metavar="DIR",

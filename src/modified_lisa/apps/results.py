@@ -10,9 +10,8 @@ __all__ = ["evaluation_lines", "merged_lines"]
 
 def evaluation_lines(result: Mapping[str, Any]) -> Iterator[str]:
     """The table of what `EvaluationResult.to_dict` gives: name, value, interval, meaning; then the groups."""
-    metrics, intervals = result["metrics"], result["intervals"]
-    for name in metrics:
-        yield f"  {name:<15}{metrics[name]:>8.4f}  {_interval(intervals[name]):<18}  {METRICS[name].meaning}"
+    for name, row in result["estimates"].items():
+        yield f"  {name:<15}{row['value']:>8.4f}  {_interval(row):<18}  {METRICS[name].meaning}"
     found = result["calibration"]
     meaning = f"expected calibration error of the predicted IoU; bias {found['bias']:+.4f}"
     yield f"  {'ECE':<15}{found['ECE']:>8.4f}  {'':<18}  {meaning}"
@@ -21,10 +20,9 @@ def evaluation_lines(result: Mapping[str, Any]) -> Iterator[str]:
     for grouping, groups in result["groups"].items():
         yield f"by {grouping}:"
         for group, row in groups.items():
-            numbers = "  ".join(
-                f"{name} {row['metrics'][name]:.4f}" for name in metrics if name in row["metrics"]
-            )
-            yield f"  {group:<15}{row['samples']:>6}  {numbers}  mIoU in {_interval(row['intervals']['mIoU'])}"
+            found = row["estimates"]
+            numbers = "  ".join(f"{name} {one['value']:.4f}" for name, one in found.items())
+            yield f"  {group:<15}{row['samples']:>6}  {numbers}  mIoU in {_interval(found['mIoU'])}"
 
 
 def merged_lines(merged: Mapping[str, Any]) -> Iterator[str]:
@@ -41,16 +39,14 @@ def merged_lines(merged: Mapping[str, Any]) -> Iterator[str]:
         yield from _rows(merged["against"]["metrics"])
         yield "difference, first minus other, on the same samples:"
         for name, row in merged["difference"].items():
-            bounds = _interval(None if row["low"] is None else (row["low"], row["high"]))
-            yield f"  {name:<15}{row['mean']:>+8.4f}  {'':<9}{bounds}"
+            yield f"  {name:<15}{row['mean']:>+8.4f}  {'':<9}{_interval(row)}"
 
 
 def _rows(metrics: Mapping[str, Any]) -> Iterator[str]:
     for name, row in metrics.items():
         deviation = "" if row["std"] is None else f"± {row['std']:.4f}"
-        bounds = _interval(None if row["low"] is None else (row["low"], row["high"]))
-        yield f"  {name:<15}{row['mean']:>8.4f}  {deviation:<9}{bounds}"
+        yield f"  {name:<15}{row['mean']:>8.4f}  {deviation:<9}{_interval(row)}"
 
 
-def _interval(bounds: Any) -> str:
-    return "[no interval]" if bounds is None else f"[{bounds[0]:.4f}, {bounds[1]:.4f}]"
+def _interval(row: Mapping[str, Any]) -> str:
+    return "[no interval]" if row["low"] is None else f"[{row['low']:.4f}, {row['high']:.4f}]"

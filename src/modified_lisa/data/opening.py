@@ -1,12 +1,15 @@
 """One door to all kinds of data sets."""
 
 import os
+from typing import TypeAlias
 
 from modified_lisa.data.reasonseg import ReasonSegDataset
 from modified_lisa.data.refcoco import REFCOCO, RefCocoDataset
 from modified_lisa.errors import ConfigError
 
-__all__ = ["PROTOCOLS", "open_dataset"]
+__all__ = ["PROTOCOLS", "DataSet", "open_dataset"]
+
+DataSet: TypeAlias = ReasonSegDataset | RefCocoDataset
 
 PROTOCOLS = {
     "reasonseg": "the first text of each annotation",
@@ -22,15 +25,17 @@ def open_dataset(
     dataset: str = "reasonseg",
     split_by: str | None = None,
     images_dir: str | os.PathLike[str] | None = None,
+    every_text: bool | None = False,
     max_samples: int | None = None,
     skip_bad_samples: bool = False,
-) -> ReasonSegDataset | RefCocoDataset:
-    """One split, with the samples that are measured.
+) -> DataSet:
+    """One split; by default, with the samples that are measured.
 
     Args:
         root: what ``--data_dir`` names.
         dataset: ``reasonseg`` (`ReasonSegDataset`) or one of `REFCOCO` (`RefCocoDataset`).
         split_by, images_dir: for the latter only; see there.
+        every_text: for ReasonSeg only; the others make a sample of each sentence in any case.
 
     Raises:
         ConfigError: no such kind, or an argument that does not go with it.
@@ -54,5 +59,5 @@ def open_dataset(
                 f"{flag} goes with --dataset {' or '.join(REFCOCO)}; leave it out for reasonseg"
             )
     return ReasonSegDataset(
-        root, split, max_samples=max_samples, every_text=False, skip_bad_samples=skip_bad_samples
+        root, split, max_samples=max_samples, every_text=every_text, skip_bad_samples=skip_bad_samples
     )

@@ -78,7 +78,7 @@ def write_page(
     html = environment.from_string(template).render(
         about=about,
         result=result,
-        names=[name for name in METRICS if name in result["metrics"]],
+        names=[name for name in METRICS if name in result["estimates"]],
         explained=EXPLAINED,
         headings=HEADINGS,
         galleries=[(gallery.heading, [_shown(e) for e in gallery.examples]) for gallery in galleries],

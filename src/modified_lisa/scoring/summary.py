@@ -41,15 +41,16 @@ def by_group(records: Sequence[Record]) -> dict[str, dict[str, tuple[int, dict[s
 def summarize(records: Sequence[Record]) -> dict[str, Any]:
     """Plain values for JSON.
 
-    ``metrics`` {name: value}; ``intervals`` {name: [low, high] or null}; ``interval`` (how they were made);
-    ``groups`` {grouping: {group: {"samples", "metrics", "intervals"}}}; ``calibration``.
+    ``estimates`` {metric: {"value", "low", "high", "cases"}}; ``interval`` (what low and high are);
+    ``groups`` {grouping: {group: {"samples", "estimates"}}}; ``calibration``.
     """
     return {
-        **_plain(estimate(records)),
+        "estimates": _plain(estimate(records)),
         "interval": {"level": LEVEL, "resamples": RESAMPLES, "method": "percentile bootstrap over images"},
         "groups": {
             grouping: {
-                group: {"samples": number, **_plain(found)} for group, (number, found) in groups.items()
+                group: {"samples": number, "estimates": _plain(found)}
+                for group, (number, found) in groups.items()
             }
             for grouping, groups in by_group(records).items()
         },
@@ -58,7 +59,4 @@ def summarize(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _plain(found: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {
-        "metrics": {name: one.value for name, one in found.items()},
-        "intervals": {name: None if one.low is None else [one.low, one.high] for name, one in found.items()},
-    }
+    return {name: one.to_dict() for name, one in found.items()}

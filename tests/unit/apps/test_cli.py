@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import factory
 from factory import picture, tiny_model
 from modified_lisa import ConfigError, Segmenter, __version__
 from modified_lisa.apps import cli, commands
@@ -138,7 +139,8 @@ def test_scenes_makes_a_folder_that_evaluate_measures(tmp_path, monkeypatch, tra
     saved = json.loads(Path("measured/evaluation_val.json").read_text(encoding="utf-8"))
     shown = {line.split()[0]: line.split()[1] for line in table[1:9]}
     for name in ("mIoU", "cIoU", "gIoU", "boundary_IoU"):
-        assert shown[name] == f"{saved['metrics'][name]:.4f}"
+        assert shown[name] == f"{saved['estimates'][name]['value']:.4f}"
+    assert saved["metrics"] == {name: saved["estimates"][name]["value"] for name in ("mIoU", "cIoU", "gIoU")}
     assert Path("measured/overlays_val.png").is_file()
     lines = Path("measured/results_val.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == saved["records"]
@@ -169,11 +171,25 @@ def test_evaluate_reads_refcoco(tmp_path, monkeypatch, trained, capsys):
     assert cli.main(measure) == 0
     saved = json.loads(Path("measured/evaluation_val.json").read_text(encoding="utf-8"))
     assert saved["protocol"].startswith("each sentence")
-    assert {"N_acc", "T_acc"} <= saved["metrics"].keys()
+    assert {"N_acc", "T_acc"} <= saved["estimates"].keys()
     assert set(saved["groups"]["type"]) == {"no target", "one target", "several targets"}
     assert "N_acc" in capsys.readouterr().out
     assert "--split_by" in refused(capsys, "evaluate", trained, "--split_by", "unc")
-    assert "its splits are val" in refused(capsys, *measure, "--split", "testA")
+    assert "its splits are train, val" in refused(capsys, *measure, "--split", "testA")
+
+
+def test_train_learns_from_refcoco_files_and_targets_that_are_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_refcoco(tmp_path, "grefcoco")
+    vlm, sam = factory.folders()
+    model = ["--vlm_name", vlm, "--sam_name", sam, "--use_vlm_vision", "--no_quantization", "--dtype", "fp32"]
+    data = ["--dataset", "grefcoco", "--max_val_samples", "2"]
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert cli.main(["train", *model, *data, "--epochs", "1", "--warmup_steps", "0"]) == 0
+    assert "2 train and 2 val samples" in capsys.readouterr().out
+    record = json.loads(Path("outputs/metrics_epoch_1.json").read_text(encoding="utf-8"))
+    assert set(record["val"]) >= {"val_loss", "val_mIoU", "val_cIoU", "val_gIoU"}
+    assert np.isfinite(record["train"]["loss"])
 
 
 def test_train_passes_its_configuration_on(monkeypatch):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
+from modified_lisa.config import DATASETS
 from modified_lisa.data.coco_masks import coco_mask
-from modified_lisa.data.opening import open_dataset
+from modified_lisa.data.opening import PROTOCOLS, open_dataset
 from modified_lisa.data.refcoco import RefCocoDataset
 from modified_lisa.errors import ConfigError, DataError
 from refcoco_folder import (
@@ -185,7 +186,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path, file: str, conte
 
 def test_what_does_not_exist(tmp_path: Path) -> None:
     make_refcoco(tmp_path)
-    with pytest.raises(DataError, match="testA, val"):
+    with pytest.raises(DataError, match="testA, train, val"):
         RefCocoDataset(tmp_path, "refcoco", "testC")
     with pytest.raises(DataError, match=r"no folder .*refcoco\+"):
         RefCocoDataset(tmp_path, "refcoco+", "val")
@@ -198,6 +199,7 @@ def test_what_does_not_exist(tmp_path: Path) -> None:
 def test_the_one_door(tmp_path: Path) -> None:
     make_refcoco(tmp_path)
     assert len(open_dataset(tmp_path, "val", dataset="refcoco", max_samples=1)) == 1
+    assert tuple(PROTOCOLS) == DATASETS
     with pytest.raises(ConfigError, match="--split_by"):
         open_dataset(tmp_path, "val", split_by="unc")
     with pytest.raises(ConfigError, match="--dataset"):

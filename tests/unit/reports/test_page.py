@@ -64,14 +64,13 @@ def test_all_numbers_are_on_it(tmp_path: Path) -> None:
     records = random_records(0)
     page = Page(page_of(tmp_path, records))
     found = summarize(records)
-    for name, value in found["metrics"].items():
-        low, high = found["intervals"][name]
-        shown = f"{value:.3f} [{low:.3f}, {high:.3f}]".replace("-", "−")
+    for name, row in found["estimates"].items():
+        shown = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]".replace("-", "−")
         assert shown in re.sub(r"\s+", " ", page.text)
         assert EXPLAINED[name] in page.text
     for group, row in found["groups"]["type"].items():
         assert group in page.text
-        assert f"{row['metrics']['boundary_IoU']:.3f}" in page.text
+        assert f"{row['estimates']['boundary_IoU']['value']:.3f}" in page.text
     assert f"{found['calibration']['ECE']:.3f}" in page.text
 
 

@@ -33,11 +33,12 @@ def test_a_summary_is_plain_and_agrees_with_its_parts() -> None:
     records = random_records(0)
     found = summarize(records)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["metrics"]["mIoU"] == estimate(records)["mIoU"].value
+    assert found["estimates"]["mIoU"] == estimate(records)["mIoU"].to_dict()
     use = [r for r in records if r["groups"]["type"] == "use"]
-    assert found["groups"]["type"]["use"]["metrics"]["cIoU"] == estimate(use)["cIoU"].value
+    assert found["groups"]["type"]["use"]["estimates"]["cIoU"] == estimate(use)["cIoU"].to_dict()
     assert found["groups"]["type"]["use"]["samples"] == len(use)
-    assert found["intervals"]["mIoU"][0] < found["metrics"]["mIoU"] < found["intervals"]["mIoU"][1]
+    row = found["estimates"]["mIoU"]
+    assert row["low"] < row["value"] < row["high"]
 
 
 def test_calibration_by_hand() -> None:
