@@ -24,7 +24,6 @@ from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batch
 from modified_lisa.data.opening import PROTOCOLS, open_dataset
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError, TrainingError
 from modified_lisa.files import write_json_lines
-from modified_lisa.geometry import IGNORE
 from modified_lisa.losses import iou_prediction_loss, segmentation_loss
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.scoring.boundary import boundary_score
@@ -201,7 +200,7 @@ def _records(batch: Batch, scores: Scores) -> list[dict[str, Any]]:
             batch.groups[row],
         )
         target_area = int(np.count_nonzero(target == 1))
-        predicted_area = int(np.count_nonzero(predicted & (target != IGNORE)))
+        predicted_area = mask.intersection + mask.union - target_area
         records.append(
             {
                 "name": batch.names[row],
