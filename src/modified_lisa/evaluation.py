@@ -272,6 +272,11 @@ def evaluate_checkpoint(
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     if num_workers < 0:
         raise ConfigError(f"--num_workers is {num_workers}; it must be at least 0")
+    # Not after the whole set has been measured.
+    if per_sample is not None and os.path.isdir(per_sample):
+        raise ConfigError(f"--per_sample is {os.fspath(per_sample)!r}, a folder; name a file")
+    if output_dir is not None and os.path.isfile(output_dir):
+        raise ConfigError(f"--output_dir is {os.fspath(output_dir)!r}, a file; name a folder")
     # The data first: what is wrong with it is known in a second, and a model may take minutes to load.
     samples = open_dataset(
         data_dir,

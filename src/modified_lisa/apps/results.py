@@ -27,19 +27,30 @@ def evaluation_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 def merged_lines(merged: Mapping[str, Any]) -> Iterator[str]:
     """The table of what `scoring.merging.merge_results` gives."""
-    yield f"{merged['seeds']} seeds, {merged['samples']} samples: mean, standard deviation, 95 % interval"
+    yield f"{_seeds(merged['seeds'])}, {merged['samples']} samples: mean, standard deviation, 95 % interval"
     yield from _rows(merged["metrics"])
+    if "against" in merged:
+        yield f"against {_seeds(merged['against']['seeds'])} of the other:"
+        yield from _rows(merged["against"]["metrics"])
+        yield "difference, first minus other, on the same samples:"
+        yield from _differences(merged["difference"])
     for grouping, groups in merged["groups"].items():
         yield f"by {grouping}:"
         for group, row in groups.items():
             yield f" {group} ({row['samples']})"
             yield from _rows(row["metrics"])
-    if "difference" in merged:
-        yield f"against {merged['against']['seeds']} seeds of the other:"
-        yield from _rows(merged["against"]["metrics"])
-        yield "difference, first minus other, on the same samples:"
-        for name, row in merged["difference"].items():
-            yield f"  {name:<15}{row['mean']:>+8.4f}  {'':<9}{_interval(row)}"
+            if "difference" in row:
+                yield "  difference:"
+                yield from _differences(row["difference"])
+
+
+def _seeds(number: int) -> str:
+    return "1 seed" if number == 1 else f"{number} seeds"
+
+
+def _differences(difference: Mapping[str, Any]) -> Iterator[str]:
+    for name, row in difference.items():
+        yield f"  {name:<15}{row['mean']:>+8.4f}  {'':<9}{_interval(row)}"
 
 
 def _rows(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -46,8 +46,11 @@ def _figure() -> Any:
 def _svg(figure: Any) -> bytes:
     """The same bytes for the same figure."""
     import matplotlib
+    from matplotlib.ticker import MaxNLocator
 
     for axes in figure.axes:
+        if axes.get_ylabel() == "samples":
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
         for side in ("top", "right"):

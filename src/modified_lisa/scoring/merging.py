@@ -78,8 +78,9 @@ def merge_results(
         Plain values: ``seeds``, ``samples``; ``metrics`` {name: {"mean", "std", "low", "high", "values"}}:
         over the seeds, ``std`` with S - 1 in the denominator (None for one seed), and the bounds of the 95 %
         interval for other seeds and images; ``groups`` {grouping: {group: {"samples", "metrics"}}}. With
-        ``against`` also ``against`` (the same for it, without groups) and ``difference`` {name: {"mean",
-        "low", "high"}}: runs minus against, images drawn together for both (a paired bootstrap).
+        ``against`` also ``against`` (its ``seeds`` and ``metrics``) and, overall and in each group,
+        ``difference`` {name: {"mean", "low", "high"}}: runs minus against, images drawn together for both
+        (a paired bootstrap).
 
     Raises:
         DataError: no runs, or runs that were not measured on the same samples.
@@ -92,10 +93,15 @@ def merge_results(
         "seeds": len(runs),
         "samples": len(first),
         "interval": {"level": LEVEL, "resamples": RESAMPLES, "method": _METHOD},
-        "metrics": _merged(runs),
+        **_compared(runs, against),
         "groups": {
             grouping: {
-                group: {"samples": len(members), "metrics": _merged([_only(run, members) for run in runs])}
+                group: {
+                    "samples": len(members),
+                    **_compared(
+                        [_only(run, members) for run in runs], [_only(run, members) for run in against]
+                    ),
+                }
                 for group, members in groups.items()
             }
             for grouping, groups in groupings(first).items()
@@ -103,8 +109,12 @@ def merge_results(
     }
     if against:
         merged["against"] = {"seeds": len(against), "metrics": _merged(against)}
-        merged["difference"] = _difference(runs, against)
     return merged
+
+
+def _compared(runs: Sequence[Sequence[Record]], against: Sequence[Sequence[Record]]) -> dict[str, Any]:
+    found = {"metrics": _merged(runs)}
+    return {**found, "difference": _difference(runs, against)} if against else found
 
 
 def _merged(runs: Sequence[Sequence[Record]]) -> dict[str, dict[str, Any]]:

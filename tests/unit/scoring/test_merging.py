@@ -63,6 +63,7 @@ def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
     row = merged["difference"]["mIoU"]
     assert row["mean"] == pytest.approx(0.01)
     assert (row["low"], row["high"]) == pytest.approx((0.01, 0.01))
+    assert merged["groups"]["type"]["b"]["difference"]["mIoU"] == pytest.approx(row)
     assert merged["against"]["metrics"]["mIoU"]["high"] > merged["metrics"]["mIoU"]["low"]
 
 
