@@ -144,7 +144,7 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
         if shape is not None:
             shapes.append(shape)
             names.append(name)
-    annotation = Annotation(path, texts, is_sentence, tuple(shapes), groups_of(content, is_sentence))
+    annotation = Annotation(path, texts, is_sentence, tuple(shapes), groups=groups_of(content, is_sentence))
     return ParsedAnnotation(annotation, tuple(names), tuple(problems), texts_read, shapes_read)
 
 

@@ -32,6 +32,7 @@ HEADINGS = {
     "type": "By type of query",
     "length": "By length: phrases (short) and whole sentences (long)",
     "target": "By whether there is a target",
+    "kind": "By kind of object: seen in training, or held out",
     "wording": "By wording: seen in training, or held out",
     "combination": "By combination of concepts: seen in training, or held out",
 }
