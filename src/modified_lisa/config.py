@@ -12,6 +12,7 @@ from modified_lisa.errors import ConfigError
 
 __all__ = [
     "BRIDGES",
+    "DATASETS",
     "DTYPES",
     "QUANTIZATIONS",
     "SEG_STATES",
@@ -23,6 +24,7 @@ __all__ = [
 
 VISION_SOURCES = ("vlm", "sam", "dual")
 DTYPES = ("bf16", "fp16", "fp32")
+DATASETS = ("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco")
 BRIDGES = ("pyramid", "linear")
 SEG_STATES = ("at", "before")
 QUANTIZATIONS = ("nf4", "int8", "none")
@@ -169,6 +171,10 @@ class TrainingConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     data_dir: str = "."
+    dataset: str = "reasonseg"
+    """Kind of files in data_dir: one of `DATASETS`."""
+    split_by: str | None = None
+    images_dir: str | None = None
     max_train_samples: int | None = None
     max_val_samples: int | None = None
     skip_bad_samples: bool = False
@@ -191,6 +197,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        _choice("--dataset", self.dataset, DATASETS)
         for name in ("epochs", "batch_size", "gradient_accumulation_steps", "save_every"):
             _at_least(f"--{name}", getattr(self, name), 1, whole=True)
         for name in ("max_train_samples", "max_val_samples"):

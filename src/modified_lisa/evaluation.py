@@ -9,9 +9,10 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -20,10 +21,13 @@ from torch import Tensor
 from modified_lisa.benchmark.measure import usual_algorithms
 from modified_lisa.config import LossWeights
 from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batches
+from modified_lisa.data.opening import PROTOCOLS, open_dataset
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError, TrainingError
-from modified_lisa.files import write_json
+from modified_lisa.files import write_json_lines
 from modified_lisa.losses import iou_prediction_loss, segmentation_loss
 from modified_lisa.metrics import SegmentationMetrics
+from modified_lisa.scoring.boundary import boundary_score
+from modified_lisa.scoring.summary import summarize
 
 __all__ = [
     "TERMS",
@@ -50,6 +54,8 @@ class Scores:
     """B masks, at the resolution of the user's image."""
     iou_predictions: Tensor
     """float32 (B,): what the mask decoder expects its IoU to be."""
+    predicted: list[Tensor]
+    """bool (H, W) each, on the CPU: the predicted masks at the resolution of the user's image."""
 
     def check_finite(self, names: list[str]) -> None:
         """TrainingError with the sample and the term of every loss that is not finite."""
@@ -77,11 +83,15 @@ def score_batch(model: Any, batch: Batch, weights: LossWeights) -> Scores:
     metrics = SegmentationMetrics()
     # A training's deterministic algorithms would resize by another, far slower way than `Segmenter` does.
     with usual_algorithms():
-        for frame, mask, target in zip(batch.inputs.frames, logits.detach(), batch.targets, strict=True):
-            metrics.update(frame.mask_to_image(mask[None])[0] > 0, target)
+        predicted = [
+            (frame.mask_to_image(mask[None])[0] > 0).cpu()
+            for frame, mask in zip(batch.inputs.frames, logits.detach(), strict=True)
+        ]
+    for mask, target in zip(predicted, batch.targets, strict=True):
+        metrics.update(mask, target)
     measured = torch.tensor([score.iou for score in metrics.scores], device=predictions.device)
     losses["iou_prediction"] = iou_prediction_loss(predictions, measured)
-    return Scores(losses, metrics, predictions.detach())
+    return Scores(losses, metrics, predictions.detach(), predicted)
 
 
 @dataclass(frozen=True)
@@ -93,14 +103,21 @@ class EvaluationResult:
     losses: dict[str, float]
     """The mean over the samples of each of `TERMS`."""
     records: list[dict[str, Any]]
-    """name, text, iou, giou, intersection, union (pixels), iou_prediction, and each of `TERMS` as
-    ``losses``."""
+    """name, text, type, is_sentence, groups, iou, intersection, union (pixels), giou, boundary_iou,
+    iou_prediction, target_area, predicted_area (pixels), target_empty, predicted_empty, and each of `TERMS`
+    as ``losses``. type and is_sentence are None where the data does not say."""
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """All metrics with intervals, by group too, and the calibration; see `scoring.summary.summarize`."""
+        return summarize(self.records)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON: ``samples``, ``metrics``, those of `summary`, ``losses``, ``records``."""
         return {
             "samples": len(self.records),
             "metrics": self.metrics,
+            **self.summary,
             "losses": self.losses,
             "records": self.records,
         }
@@ -173,21 +190,38 @@ def raise_together(problem: ModifiedLISAError | None, accelerator: Accelerator |
 
 def _records(batch: Batch, scores: Scores) -> list[dict[str, Any]]:
     losses = {term: scores.losses[term].tolist() for term in TERMS}
-    return [
-        {
-            "name": batch.names[row],
-            "text": batch.texts[row],
-            "iou": mask.iou,
-            "giou": mask.giou,
-            "intersection": mask.intersection,
-            "union": mask.union,
-            "iou_prediction": prediction,
-            "losses": {term: values[row] for term, values in losses.items()},
-        }
-        for row, (mask, prediction) in enumerate(
-            zip(scores.metrics.scores, scores.iou_predictions.tolist(), strict=True)
+    records = []
+    for row, (mask, prediction) in enumerate(
+        zip(scores.metrics.scores, scores.iou_predictions.tolist(), strict=True)
+    ):
+        predicted, target, groups = (
+            scores.predicted[row].numpy(),
+            batch.targets[row].numpy(),
+            batch.groups[row],
         )
-    ]
+        target_area = int(np.count_nonzero(target == 1))
+        predicted_area = mask.intersection + mask.union - target_area
+        records.append(
+            {
+                "name": batch.names[row],
+                "text": batch.texts[row],
+                "type": groups.get("type"),
+                "is_sentence": {"long": True, "short": False}.get(groups.get("length", "")),
+                "groups": dict(groups),
+                "iou": mask.iou,
+                "giou": mask.giou,
+                "intersection": mask.intersection,
+                "union": mask.union,
+                "boundary_iou": boundary_score(predicted, target).iou,
+                "iou_prediction": prediction,
+                "target_area": target_area,
+                "predicted_area": predicted_area,
+                "target_empty": target_area == 0,
+                "predicted_empty": predicted_area == 0,
+                "losses": {term: values[row] for term, values in losses.items()},
+            }
+        )
+    return records
 
 
 def _result(records: list[dict[str, Any]]) -> EvaluationResult:
@@ -201,7 +235,11 @@ def evaluate_checkpoint(
     *,
     data_dir: str | os.PathLike[str] = ".",
     split: str = "val",
+    dataset: str = "reasonseg",
+    split_by: str | None = None,
+    images_dir: str | os.PathLike[str] | None = None,
     output_dir: str | os.PathLike[str] | None = None,
+    per_sample: str | os.PathLike[str] | None = None,
     batch_size: int = 1,
     max_samples: int | None = None,
     num_workers: int = 0,
@@ -210,11 +248,13 @@ def evaluate_checkpoint(
     progress: bool = True,
     **overrides: Any,
 ) -> EvaluationResult:
-    """Measure a checkpoint on one split of a data folder.
+    """Measure a checkpoint on one split of a data set.
 
     Args:
         checkpoint: a ``.pt`` file, a folder of `ModifiedLISA.save_pretrained`, or ``tiny``.
-        output_dir: where to write ``evaluation_SPLIT.json`` and ``overlays_SPLIT.png``; None: nowhere.
+        dataset, split_by, images_dir: what kind of data is in ``data_dir``; see `open_dataset`.
+        output_dir: where to write what `reports.write_results` writes; None: nowhere.
+        per_sample: a JSON-lines file for the records, one a line; None: none beside that in ``output_dir``.
         device: None: a GPU if there is one.
         progress: show a progress bar on stderr.
         **overrides: fields of `ModelConfig` that replace those of the checkpoint.
@@ -224,34 +264,43 @@ def evaluate_checkpoint(
     """
     from tqdm import tqdm
 
-    from modified_lisa.data import ReasonSegDataset
     from modified_lisa.inference.segmenter import Segmenter
-    from modified_lisa.pictures import fixed_choice, overlay_sheet
+    from modified_lisa.reports.writing import write_results
 
     for name, value in (("--batch_size", batch_size), ("--max_samples", max_samples)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     if num_workers < 0:
         raise ConfigError(f"--num_workers is {num_workers}; it must be at least 0")
+    # Not after the whole set has been measured.
+    if per_sample is not None and os.path.isdir(per_sample):
+        raise ConfigError(f"--per_sample is {os.fspath(per_sample)!r}, a folder; name a file")
+    if output_dir is not None and os.path.isfile(output_dir):
+        raise ConfigError(f"--output_dir is {os.fspath(output_dir)!r}, a file; name a folder")
     # The data first: what is wrong with it is known in a second, and a model may take minutes to load.
-    dataset = ReasonSegDataset(
-        data_dir, split, max_samples=max_samples, every_text=False, skip_bad_samples=skip_bad_samples
+    samples = open_dataset(
+        data_dir,
+        split,
+        dataset=dataset,
+        split_by=split_by,
+        images_dir=images_dir,
+        max_samples=max_samples,
+        skip_bad_samples=skip_bad_samples,
     )
     segmenter = Segmenter.from_pretrained(checkpoint, device=device, **overrides)
-    with tqdm(total=len(dataset), desc=f"evaluate {split}", unit="sample", disable=not progress) as bar:
+    with tqdm(total=len(samples), desc=f"evaluate {split}", unit="sample", disable=not progress) as bar:
         result = evaluate(
-            segmenter.model, dataset, batch_size=batch_size, num_workers=num_workers, progress=bar.update
+            segmenter.model, samples, batch_size=batch_size, num_workers=num_workers, progress=bar.update
         )
+    if per_sample is not None:
+        write_json_lines(per_sample, result.records)
     if output_dir is not None:
         about = {
             "checkpoint": str(checkpoint),
             "data_dir": str(data_dir),
+            "dataset": dataset,
             "split": split,
-            "protocol": "the first text of each annotation, <SEG> given; mIoU is the LISA paper's gIoU",
+            "protocol": f"{PROTOCOLS[dataset]}, <SEG> given; mIoU is the LISA paper's gIoU",
         }
-        write_json(Path(output_dir) / f"evaluation_{split}.json", {**about, **result.to_dict()})
-        samples = [dataset[index] for index in fixed_choice(len(dataset))]
-        overlay_sheet(
-            Path(output_dir) / f"overlays_{split}.png", segmenter, samples, title=f"{split}: {checkpoint}"
-        )
+        write_results(output_dir, about, result.to_dict(), segmenter, samples)
     return result

@@ -3,11 +3,11 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["write_atomically", "write_json", "write_text"]
+__all__ = ["write_atomically", "write_json", "write_json_lines", "write_text"]
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> Path:
@@ -42,6 +42,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 def write_json(path: str | os.PathLike[str], value: object) -> Path:
     """Write ``value`` as indented JSON, atomically. NaN and infinities are refused (ValueError)."""
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: str | os.PathLike[str], rows: Iterable[object]) -> Path:
+    """Write each of ``rows`` as JSON on a line of its own, atomically. NaN and infinities are refused."""
+    return write_text(
+        path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    )
 
 
 def _umask() -> int:

@@ -18,7 +18,7 @@ from modified_lisa.metrics import SegmentationMetrics
 if TYPE_CHECKING:
     from modified_lisa.inference.segmenter import Segmenter
 
-__all__ = ["curves", "fixed_choice", "overlay_sheet", "text_block"]
+__all__ = ["curves", "fixed_choice", "overlay_sheet", "text_block", "three_views"]
 
 TRUTH: Colour = (0, 158, 115)
 PREDICTION: Colour = (204, 121, 167)
@@ -42,13 +42,7 @@ def overlay_sheet(
     for sample in samples:
         answer = segmenter.segment(sample.image, sample.text)
         score = SegmentationMetrics().update(answer.mask, sample.target)[0]
-        truth = sample.image.copy()
-        truth[sample.target == IGNORE] = truth[sample.target == IGNORE] // 4 + 96
-        drawn = [
-            sample.image,
-            draw_masks(truth, (sample.target == 1)[None], colours=(TRUTH,)),
-            draw_masks(sample.image, answer.mask[None], colours=(PREDICTION,)),
-        ]
+        drawn = three_views(sample, answer.mask)
         says = f"IoU {score.iou:.2f} (the model expects {answer.scores.mean():.2f})"
         rows.append(_row(sample, drawn, says))
     width = 3 * CELL + 4 * GAP
@@ -59,6 +53,20 @@ def overlay_sheet(
         sheet.paste(part, (0, top))
         top += part.height
     return write_atomically(path, lambda file: sheet.save(file, format="PNG"))
+
+
+def three_views(sample: Sample, mask: np.ndarray) -> list[np.ndarray]:
+    """The image; the truth on it in green, what is ignored in grey; ``mask``, bool (H, W), on it in pink.
+
+    uint8 (H, W, 3) each, on the user's image.
+    """
+    truth = sample.image.copy()
+    truth[sample.target == IGNORE] = truth[sample.target == IGNORE] // 4 + 96
+    return [
+        sample.image,
+        draw_masks(truth, (sample.target == 1)[None], colours=(TRUTH,)),
+        draw_masks(sample.image, mask[None], colours=(PREDICTION,)),
+    ]
 
 
 def _row(sample: Sample, drawn: list[np.ndarray], says: str) -> Image.Image:

@@ -21,8 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ARGUMENTS = REPOSITORY / "docs" / "arguments.md"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-COMMANDS = ("train", "evaluate", "segment", "scenes")
-TABLE = re.compile(r"(<!-- table: (\w+), ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+COMMANDS = ("train", "evaluate", "merge-results", "segment", "scenes")
+TABLE = re.compile(r"(<!-- table: ([\w-]+), ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:

@@ -21,10 +21,12 @@ LAYERS = [
     ["images"],
     ["geometry"],
     ["losses", "metrics", "tokens"],
+    ["scoring"],
     ["model"],
     ["data"],
     ["inference", "benchmark"],
     ["pictures"],
+    ["reports"],
     ["evaluation"],
     ["training"],
     ["apps"],
@@ -37,9 +39,10 @@ HOMES = {
     "triton": ["model"],
     "safetensors": ["model"],
     "accelerate": ["training", "evaluation"],
-    "matplotlib": ["pictures", "training"],
+    "matplotlib": ["pictures", "reports", "training"],
     "cv2": ["data", "inference"],
-    "pycocotools": ["inference"],
+    "pycocotools": ["data", "inference"],
+    "jinja2": ["reports"],
     "gradio": ["apps"],
     "fastapi": ["apps"],
     # Their wheels do not go with every build of torch, and what they do would depend on their being there.
@@ -57,6 +60,7 @@ ONLY = {
     "geometry": ["torch", "numpy"],
     "losses": ["torch", "numpy"],
     "metrics": ["torch", "numpy"],
+    "scoring": ["numpy"],
     "benchmark": ["torch", "numpy", "psutil"],
 }
 # Imported here, but declared by what brings them; and declared here, but imported by another library.
@@ -185,7 +189,9 @@ def test_importing_it_loads_nothing_heavy(module):
     assert not set(HEAVY) & set(loaded)
 
 
-@pytest.mark.parametrize("command", [[], ["segment"], ["evaluate"], ["scenes"], ["train"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [[], ["segment"], ["evaluate"], ["merge-results"], ["scenes"], ["train"]], ids=" ".join
+)
 def test_help_loads_nothing_heavy(command):
     output = run(
         "import sys\n"

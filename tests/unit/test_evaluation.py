@@ -1,15 +1,20 @@
 """Evaluation: records, exact sums, order, refusals."""
 
+import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fake_lisa import FakeLISA, FakeSet, NanLISA
 from modified_lisa.config import LossWeights
+from modified_lisa.data.sample import Sample
 from modified_lisa.errors import DataError, TrainingError
 from modified_lisa.evaluation import TERMS, evaluate
+from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.metrics import SegmentationMetrics
+from modified_lisa.scoring.boundary import boundary_score
 
 
 def test_metrics_are_those_of_the_masks_at_the_users_resolution() -> None:
@@ -78,3 +83,45 @@ def test_to_dict_is_plain_json() -> None:
     values = evaluate(FakeLISA(), FakeSet(2)).to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["samples"] == 2
+    for name, value in values["metrics"].items():
+        assert values["estimates"][name]["value"] == value
+
+
+def test_records_say_what_was_asked_and_what_came_out() -> None:
+    class Grouped(FakeSet):
+        def __getitem__(self, index: int) -> Sample:
+            groups = {"type": "use", "length": "long"} if index else {}
+            return dataclasses.replace(super().__getitem__(index), groups=groups)
+
+    samples = Grouped(2)
+    first, second = evaluate(FakeLISA(), samples, batch_size=2).records
+    assert (first["type"], first["is_sentence"], first["groups"]) == (None, None, {})
+    assert (second["type"], second["is_sentence"]) == ("use", True)
+    target = samples[0].target
+    mask = Segmenter(FakeLISA()).segment(samples[0].image, samples[0].text).mask
+    assert first["boundary_iou"] == boundary_score(mask, target).iou
+    assert first["target_area"] == (target == 1).sum()
+    assert first["predicted_area"] == (mask & (target != 255)).sum()
+    assert first["target_area"] + first["predicted_area"] == first["intersection"] + first["union"]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_samples_without_a_target(found: bool) -> None:
+    class Nothing(FakeSet):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            if index == 0:
+                sample.target[sample.target == 1] = 0  # 255 stays
+            return sample
+
+    model = FakeLISA()
+    model.bias.data.fill_(1000.0 if found else -1000.0)
+    result = evaluate(model, Nothing(3))
+    assert [record["target_empty"] for record in result.records] == [True, False, False]
+    assert [record["predicted_empty"] for record in result.records] == [not found] * 3
+    rates = [result.summary["estimates"][name]["value"] for name in ("N_acc", "T_acc")]
+    assert rates == ([0.0, 1.0] if found else [1.0, 0.0])
+    # The gIoU of the GRES paper: an empty answer to an empty target is a full hit, any other a miss.
+    assert result.records[0]["iou"] == (0.0 if found else 1.0)
+    assert set(result.to_dict()["groups"]["target"]) == {"absent", "present"}
+    assert all(np.isfinite(value) for value in result.losses.values())

@@ -12,6 +12,7 @@ from modified_lisa import __version__
 from modified_lisa.config import DTYPES, QUANTIZATIONS
 from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.training.arguments import add_arguments as add_training_arguments
+from modified_lisa.training.arguments import add_dataset_arguments
 
 __all__ = ["build_parser", "main"]
 
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"modified-lisa {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_segment, _add_scenes, _add_train, _add_evaluate):
+    for add in (_add_segment, _add_scenes, _add_train, _add_evaluate, _add_merge_results):
         add(commands)
     return parser
 
@@ -71,7 +72,7 @@ def _command(
     def run(arguments: argparse.Namespace) -> None:
         from modified_lisa.apps import commands as heavy
 
-        getattr(heavy, name)(arguments)
+        getattr(heavy, name.replace("-", "_"))(arguments)
 
     added: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog, allow_abbrev=False
@@ -132,12 +133,22 @@ def _add_evaluate(commands: "argparse._SubParsersAction") -> None:
         "--data_dir", default=".", metavar="DIR", help="folder that holds the split (default: .)"
     )
     parser.add_argument(
-        "--split", default="val", metavar="NAME", help="folder in DIR to measure on (default: val)"
+        "--split",
+        default="val",
+        metavar="NAME",
+        help="split to measure on: a folder in DIR, or testA and so on of a refCOCO set (default: val)",
     )
+    add_dataset_arguments(parser)
     parser.add_argument(
         "--output_dir",
         metavar="DIR",
-        help="where to write the metrics (JSON) and a sheet of overlays (default: nothing is written)",
+        help="where to write a report page (HTML), the metrics (JSON), each sample's results (JSON lines) and a"
+        " sheet of overlays (default: nothing is written)",
+    )
+    parser.add_argument(
+        "--per_sample",
+        metavar="PATH",
+        help="write each sample's results to this file, one JSON object a line (default: only in --output_dir)",
     )
     parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="images at once (default: 1)")
     parser.add_argument(
@@ -150,6 +161,29 @@ def _add_evaluate(commands: "argparse._SubParsersAction") -> None:
         "--skip_bad_samples", action="store_true", help="go on without broken samples instead of listing them"
     )
     _add_model_options(parser)
+
+
+def _add_merge_results(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "merge-results",
+        "merge what evaluate measured for several seeds, and compare two models on the same samples",
+        epilog="Example: modified-lisa merge-results seed_1 seed_2 seed_3 --against base_1 base_2 base_3",
+    )
+    parser.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULT",
+        help="one for each seed: an --output_dir of evaluate, or its results_SPLIT.jsonl",
+    )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="RESULT",
+        help="results of another model on the same samples; the difference is reported (default: none)",
+    )
+    parser.add_argument("--out", metavar="PATH", help="also write everything as JSON (default: no file)")
 
 
 def _add_scenes(commands: "argparse._SubParsersAction") -> None:

@@ -7,13 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["evaluate", "scenes", "segment", "train"]
-
-METRICS = {
-    "mIoU": "mean of the masks' IoU (the LISA paper calls it gIoU)",
-    "cIoU": "summed intersection over summed union (the LISA paper's cIoU)",
-    "gIoU": "generalized IoU of the bounding boxes (Rezatofighi et al. 2019)",
-}
+__all__ = ["evaluate", "merge_results", "scenes", "segment", "train"]
 
 
 def segment(arguments: argparse.Namespace) -> None:
@@ -49,14 +43,19 @@ def segment(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Measure a checkpoint; print a table of metrics and losses."""
-    from modified_lisa.evaluation import TERMS, evaluate_checkpoint
+    """Measure a checkpoint; print a table of metrics with intervals, of losses, and of groups."""
+    from modified_lisa.apps.results import evaluation_lines
+    from modified_lisa.evaluation import evaluate_checkpoint
 
     result = evaluate_checkpoint(
         arguments.checkpoint,
         data_dir=arguments.data_dir,
         split=arguments.split,
+        dataset=arguments.dataset,
+        split_by=arguments.split_by,
+        images_dir=arguments.images_dir,
         output_dir=arguments.output_dir,
+        per_sample=arguments.per_sample,
         batch_size=arguments.batch_size,
         max_samples=arguments.max_samples,
         num_workers=arguments.num_workers,
@@ -65,12 +64,28 @@ def evaluate(arguments: argparse.Namespace) -> None:
         **_model_overrides(arguments),
     )
     print(f"{arguments.split} of {arguments.data_dir}: {len(result.records)} samples")
-    for name, meaning in METRICS.items():
-        print(f"  {name:<15}{result.metrics[name]:>8.4f}  {meaning}")
-    for name in TERMS:
-        print(f"  {name:<15}{result.losses[name]:>8.4f}")
+    for line in evaluation_lines(result.to_dict()):
+        print(line)
+    if arguments.per_sample is not None:
+        print(f"each sample's results: {arguments.per_sample}")
     if arguments.output_dir is not None:
-        print(f"metrics of each sample, and a sheet of overlays: {arguments.output_dir}")
+        print(f"a page to look at: {Path(arguments.output_dir) / f'report_{arguments.split}.html'}")
+
+
+def merge_results(arguments: argparse.Namespace) -> None:
+    """Merge the results of several seeds; print mean, deviation and interval, and a difference if asked for."""
+    from modified_lisa.apps.results import merged_lines
+    from modified_lisa.files import write_json
+    from modified_lisa.scoring.merging import merge_results, read_results
+
+    merged = merge_results(
+        [read_results(path) for path in arguments.results],
+        [read_results(path) for path in arguments.against],
+    )
+    for line in merged_lines(merged):
+        print(line)
+    if arguments.out is not None:
+        print(f"wrote {write_json(arguments.out, merged)}")
 
 
 def scenes(arguments: argparse.Namespace) -> None:

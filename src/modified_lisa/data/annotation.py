@@ -5,13 +5,14 @@ Coordinates are pixels of the user's image (after EXIF rotation), x before y, (0
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from modified_lisa.data.grouping import groups_of
 from modified_lisa.errors import DataError
 from modified_lisa.geometry import IGNORE
 
@@ -69,6 +70,8 @@ class Annotation:
     """Whether the texts are whole sentences; None where the file does not say."""
     shapes: tuple[Shape, ...] = ()
     """In the order of the file, without those labelled ``flag``."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """What results are reported by; see `groups_of`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +144,7 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
         if shape is not None:
             shapes.append(shape)
             names.append(name)
-    annotation = Annotation(path, texts, is_sentence, tuple(shapes))
+    annotation = Annotation(path, texts, is_sentence, tuple(shapes), groups=groups_of(content, is_sentence))
     return ParsedAnnotation(annotation, tuple(names), tuple(problems), texts_read, shapes_read)
 
 

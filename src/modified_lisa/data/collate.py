@@ -1,7 +1,7 @@
 """Samples -> batches, in this process or in workers."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +39,8 @@ class Batch:
     """float32 (B, 256, 256): the share of each cell that counts; 0 in padding and in ignored regions."""
     names: list[str]
     texts: list[str]
+    groups: list[Mapping[str, str]]
+    """Of each sample; see `Sample.groups`."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,6 +57,7 @@ class Batch:
             grid_valid=self.grid_valid.to(device),
             names=self.names,
             texts=self.texts,
+            groups=self.groups,
         )
 
 
@@ -90,6 +93,7 @@ class Collator:
             grid_valid=torch.stack([valid for _, valid in pairs]),
             names=names,
             texts=texts,
+            groups=[sample.groups for sample in samples],
         )
 
 

@@ -65,8 +65,9 @@ class ReasonSegDataset:
         """Read one sample from its files; ImageError or DataError if they have gone bad since the check."""
         pair, number = self._samples[operator.index(index)]
         image = read_image(pair.image)
-        target = rasterize(read_annotation(pair.annotation), *image.shape[:2])
-        return Sample(self._name(pair, number), image, pair.texts[number], target)
+        annotation = read_annotation(pair.annotation)
+        target = rasterize(annotation, *image.shape[:2])
+        return Sample(self._name(pair, number), image, pair.texts[number], target, annotation.groups)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

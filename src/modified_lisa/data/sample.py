@@ -1,6 +1,7 @@
 """One image, one query, and the pixels that answer it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +22,8 @@ class Sample:
     """The query, without any token of the model."""
     target: np.ndarray
     """(H, W) uint8: 0 background, 1 the answer, 255 ignored."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """{grouping: group}, such as ``{"type": "relation", "length": "long"}``: results are reported by them."""
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from modified_lisa.config import (
     BRIDGES,
+    DATASETS,
     DTYPES,
     QUANTIZATIONS,
     VISION_SOURCES,
@@ -65,6 +66,9 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         model=model,
         loss=LossWeights(bce=values.bce_weight, dice=values.dice_weight, iou=values.iou_weight),
         data_dir=values.data_dir,
+        dataset=values.dataset,
+        split_by=values.split_by,
+        images_dir=values.images_dir,
         max_train_samples=values.max_train_samples,
         max_val_samples=values.max_val_samples,
         skip_bad_samples=values.skip_bad_samples,
@@ -114,7 +118,7 @@ def _layers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _adder(group: argparse._ArgumentGroup) -> Callable[..., None]:
+def _adder(group: argparse._ActionsContainer) -> Callable[..., None]:
     """``add(flag, type, default, help, ...)`` that shows the default in the help text."""
 
     def add(flag: str, kind: Callable[[str], object], default: object, text: str, **more: object) -> None:
@@ -186,10 +190,28 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lora_dropout", float, _MODEL.lora_dropout, "dropout of LoRA's input while training")
 
 
+def add_dataset_arguments(group: argparse._ActionsContainer) -> None:
+    """Flags for data in other files than ReasonSeg's; `data.opening.open_dataset` takes their values."""
+    add = _adder(group)
+    add(
+        "--dataset",
+        str,
+        _RUN.dataset,
+        "what kind of files --data_dir holds",
+        choices=DATASETS,
+        metavar=None,
+    )
+    whose = "the refCOCO sets: whose split, such as unc, umd or google; none: umd for refcocog, else unc"
+    add("--split_by", str, None, whose, metavar="NAME")
+    where = "the refCOCO sets: COCO's images; none: images/mscoco/images/train2014 in --data_dir"
+    add("--images_dir", str, None, where, metavar="DIR")
+
+
 def _data_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data configuration")
     add = _adder(group)
     add("--data_dir", str, _RUN.data_dir, "folder that holds train/ and val/", metavar="DIR")
+    add_dataset_arguments(group)
     add("--max_train_samples", int, None, "use only the first N training samples", metavar="N")
     add("--max_val_samples", int, None, "use only the first N validation samples", metavar="N")
     _flag(

@@ -9,7 +9,7 @@ import torch
 
 from modified_lisa.benchmark.measure import reset_peak_memory
 from modified_lisa.config import TrainingConfig
-from modified_lisa.data import ReasonSegDataset
+from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import DataError
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.training.loop import Trainer
@@ -46,14 +46,21 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         accelerator.end_training()
 
 
-def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, ReasonSegDataset]:
+def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, DataSet]:
     """Both sets; one DataError with everything that is wrong in either."""
-    sets: dict[str, ReasonSegDataset] = {}
+    sets: dict[str, DataSet] = {}
     errors = []
     for split, limit in (("train", config.max_train_samples), ("val", config.max_val_samples)):
         try:
-            opened = ReasonSegDataset(
-                config.data_dir, split, max_samples=limit, skip_bad_samples=config.skip_bad_samples
+            opened = open_dataset(
+                config.data_dir,
+                split,
+                dataset=config.dataset,
+                split_by=config.split_by,
+                images_dir=config.images_dir,
+                every_text=None,
+                max_samples=limit,
+                skip_bad_samples=config.skip_bad_samples,
             )
         except DataError as error:
             errors.append(str(error))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import factory
 from factory import picture, tiny_model
 from modified_lisa import ConfigError, Segmenter, __version__
 from modified_lisa.apps import cli, commands
+from refcoco_folder import make_refcoco
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +138,58 @@ def test_scenes_makes_a_folder_that_evaluate_measures(tmp_path, monkeypatch, tra
     assert table[0] == "val of made: 2 samples"
     saved = json.loads(Path("measured/evaluation_val.json").read_text(encoding="utf-8"))
     shown = {line.split()[0]: line.split()[1] for line in table[1:9]}
-    for name in ("mIoU", "cIoU", "gIoU"):
-        assert shown[name] == f"{saved['metrics'][name]:.4f}"
+    for name in ("mIoU", "cIoU", "gIoU", "boundary_IoU"):
+        assert shown[name] == f"{saved['estimates'][name]['value']:.4f}"
+    assert saved["metrics"] == {name: saved["estimates"][name]["value"] for name in ("mIoU", "cIoU", "gIoU")}
     assert Path("measured/overlays_val.png").is_file()
+    lines = Path("measured/results_val.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == saved["records"]
+    annotation = json.loads(Path("made/val/scene_00001.json").read_text(encoding="utf-8"))
+    assert saved["records"][0]["type"] == annotation["scene"]["kind"]
+    page = Path("measured/report_val.html").read_text(encoding="utf-8")
+    assert annotation["text"][0].replace("'", "&#39;") in page
+
+    # The same again as another seed, and merged.
+    assert cli.main([*measure[:-4], "--per_sample", "again.jsonl", "--device", "cpu"]) == 0
+    assert Path("again.jsonl").read_text(encoding="utf-8").splitlines() == lines
+    capsys.readouterr()
+    merge = ["merge-results", "measured", "again.jsonl", "--against", "measured", "--out", "merged.json"]
+    assert cli.main(merge) == 0
+    out = capsys.readouterr().out
+    merged = json.loads(Path("merged.json").read_text(encoding="utf-8"))
+    assert merged["metrics"]["mIoU"]["mean"] == pytest.approx(saved["metrics"]["mIoU"])
+    assert merged["metrics"]["mIoU"]["std"] == 0
+    assert merged["difference"]["mIoU"]["low"] == merged["difference"]["mIoU"]["high"] == 0
+    assert f"{merged['metrics']['mIoU']['mean']:.4f}" in out
+    assert "no-such" in refused(capsys, "merge-results", "measured", "no-such")
+
+
+def test_evaluate_reads_refcoco(tmp_path, monkeypatch, trained, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_refcoco(tmp_path, "grefcoco")
+    measure = ["evaluate", trained, "--dataset", "grefcoco", "--output_dir", "measured", "--device", "cpu"]
+    assert cli.main(measure) == 0
+    saved = json.loads(Path("measured/evaluation_val.json").read_text(encoding="utf-8"))
+    assert saved["protocol"].startswith("each sentence")
+    assert {"N_acc", "T_acc"} <= saved["estimates"].keys()
+    assert set(saved["groups"]["type"]) == {"no target", "one target", "several targets"}
+    assert "N_acc" in capsys.readouterr().out
+    assert "--split_by" in refused(capsys, "evaluate", trained, "--split_by", "unc")
+    assert "its splits are train, val" in refused(capsys, *measure, "--split", "testA")
+
+
+def test_train_learns_from_refcoco_files_and_targets_that_are_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_refcoco(tmp_path, "grefcoco")
+    vlm, sam = factory.folders()
+    model = ["--vlm_name", vlm, "--sam_name", sam, "--use_vlm_vision", "--no_quantization", "--dtype", "fp32"]
+    data = ["--dataset", "grefcoco", "--max_val_samples", "2"]
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert cli.main(["train", *model, *data, "--epochs", "1", "--warmup_steps", "0"]) == 0
+    assert "2 train and 2 val samples" in capsys.readouterr().out
+    record = json.loads(Path("outputs/metrics_epoch_1.json").read_text(encoding="utf-8"))
+    assert set(record["val"]) >= {"val_loss", "val_mIoU", "val_cIoU", "val_gIoU"}
+    assert np.isfinite(record["train"]["loss"])
 
 
 def test_train_passes_its_configuration_on(monkeypatch):
@@ -161,6 +212,9 @@ def test_train_passes_its_configuration_on(monkeypatch):
         (["train", "--epochs", "0"], "--epochs"),
         (["evaluate", "tiny", "--data_dir", "no-such-folder"], "no-such-folder"),
         (["evaluate", "tiny", "--batch_size", "0"], "--batch_size"),
+        (["evaluate", "tiny", "--per_sample", "."], "--per_sample is '.', a folder"),
+        (["evaluate", "tiny", "--dataset", "refcoco"], "no folder refcoco"),
+        (["merge-results", "no-such"], "no-such"),
         (["scenes", "out", "--train", "-1"], "--train"),
         (["scenes", "out", "--workers", "0"], "--workers"),
     ],

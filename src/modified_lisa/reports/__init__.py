@@ -1,0 +1,1 @@
+"""What an evaluation leaves behind for people: a page, sheets, files of numbers."""

@@ -1,0 +1,1 @@
+"""From the records of single samples to numbers: metrics with intervals, groups, calibration, several seeds."""
