@@ -67,7 +67,7 @@ ONLY = {
 INDIRECT = {
     "psutil": "accelerate",
     "tokenizers": "transformers",
-    "triton": "torch, where it is built for CUDA",
+    "triton": "torch",  # where it is built for CUDA
 }
 ON_DEMAND = {"tensorboard": "accelerate, for --log_with", "bitsandbytes": "transformers, for 4 bit"}
 LIGHT = ["modified_lisa", "modified_lisa.config", "modified_lisa.errors", "modified_lisa.training.arguments"]

@@ -21,8 +21,10 @@ from modified_lisa.images import ImageSource
 from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
 from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
+from modified_lisa.model.describe import describe_parameters
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import MaskHead, SegProjection
+from modified_lisa.model.nf4.linear import use_fast_nf4
 from modified_lisa.model.prefix import split_forward
 from modified_lisa.model.processor import build_processor
 from modified_lisa.model.random_init import seeded
@@ -47,6 +49,7 @@ class ModifiedLISA(nn.Module):
         random_init: random weights in the sizes of the two names, drawn on the device without any files
             (`from_random` with a seed).
         verbose: show sizes and progress on stderr; None: for large models, on a terminal.
+        nf4_kernels: on a CUDA device, multiply 4-bit weights by this package's kernels; False: bitsandbytes'.
         options: any other field of `ModelConfig`.
 
     Raises:
@@ -66,6 +69,7 @@ class ModifiedLISA(nn.Module):
         device: torch.device | str | None = None,
         random_init: bool = False,
         verbose: bool | None = None,
+        nf4_kernels: bool = True,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -99,6 +103,8 @@ class ModifiedLISA(nn.Module):
         self.split_forward = split_forward  # training on a GPU puts a captured form of it here
         self._choose_what_trains()
         self.to(target)
+        if nf4_kernels and target.type == "cuda":
+            use_fast_nf4(self.language_model)
         self.eval()
 
     @classmethod
@@ -288,18 +294,7 @@ class ModifiedLISA(nn.Module):
 
     def describe_parameters(self) -> dict[str, Any]:
         """``trainable`` and ``total`` numbers of weights, and ``groups``: trainable ones by part."""
-        groups: dict[str, int] = {}
-        total = 0
-        for name, parameter in self.named_parameters():
-            # A 4-bit matrix is stored packed; its own shape is with the quantisation state.
-            state = getattr(parameter, "quant_state", None)
-            total += int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
-            if parameter.requires_grad:
-                part = (
-                    name.split(".")[0] if not name.startswith(("vision", "mask_head")) else name.split(".")[1]
-                )
-                groups[part] = groups.get(part, 0) + parameter.numel()
-        return {"trainable": sum(groups.values()), "total": total, "groups": groups}
+        return describe_parameters(self)
 
     # ---------------------------------------------------------------------------------- device and memory
 

@@ -12,6 +12,7 @@ from modified_lisa.config import TrainingConfig
 from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import DataError
 from modified_lisa.model.lisa import ModifiedLISA
+from modified_lisa.training.captured import capture_frozen_parts
 from modified_lisa.training.loop import Trainer
 from modified_lisa.training.report import make_accelerator
 from modified_lisa.training.resume import seed_everything
@@ -40,6 +41,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
                 "--gradient_checkpointing is not needed here: nothing before <SEG> trains, so the language model "
                 "keeps the activations of a few tokens only, and there is nothing worth recomputing"
             )
+        accelerator.print(capture_frozen_parts(model))
         with deterministic():
             return Trainer(config, accelerator, model, sets["train"], sets["val"]).run()
     finally:
