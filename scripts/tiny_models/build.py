@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument(
         "--capacity",
         type=int,
-        default=24_000,
+        default=16_000,
         help="scenes kept on the device; 0.4 MB each for the VLM, 0.85 for the SAM",
     )
     parser.add_argument("--first", type=int, default=1500, help="scenes made before the first step")

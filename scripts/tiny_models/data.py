@@ -59,6 +59,8 @@ class Maker:
     answer: Encode | None = None
     """Encodes questions and answers; None: none are made."""
     query: Encode | None = None
+    answers: int = 32
+    """At most so many of each scene, and of the queries."""
     queries: int = 24
     no_target_share: float = 0.12
 
@@ -75,7 +77,7 @@ class Maker:
         if self.answer is not None:
             words.answers = [
                 (self.answer(f"\n{question} ASSISTANT: "), self.answer(f"{answer} "))
-                for question, answer in describe(scene, rng)
+                for question, answer in self._some(describe(scene, rng), rng)
             ]
         if self.query is not None:
             words.queries = [
@@ -85,6 +87,9 @@ class Maker:
                 )
             ]
         return Example(square.round().to(torch.uint8).numpy(), _labels(scene, frame), words)
+
+    def _some(self, pairs: list[tuple[str, str]], rng: np.random.Generator) -> list[tuple[str, str]]:
+        return [pairs[index] for index in rng.permutation(len(pairs))[: self.answers].tolist()]
 
 
 def _labels(scene: Scene, frame: Frame) -> np.ndarray:

@@ -23,6 +23,9 @@ import numpy as np
 import torch
 from data import LABEL_SIDE, Example, Words
 
+# A process forked from one whose cv2 has threads would wait for them for ever.
+cv2.setNumThreads(1)
+
 _SLOTS = 192  # examples on their way
 _TAKEN = 48  # at most, at once
 _SPARED = 1024  # places that are overwritten next are not drawn: the device may be some steps behind
@@ -69,7 +72,6 @@ class Ring:
 
     def _work(self, make: Any, seed: int, number: int, val: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        cv2.setNumThreads(1)
         torch.set_num_threads(1)
         slots = np.frombuffer(self._arena, np.uint8).reshape(_SLOTS, self._size)
         rngs = {

@@ -240,7 +240,7 @@ def train(
             shown = {way: round(float(values.mean()), 3) for way, values in ious.items()}
             print(
                 f"sam {now - began:5.0f} s  step {step}  {step / (time.monotonic() - began):.2f} steps/s x {batch} scenes"
-                f"  rendered {ring.made} ({ring.rate:.0f}/s)  loss {float(loss):.3f}  IoU {shown}",
+                f"  rendered {ring.made} ({ring.rate:.0f}/s)  loss {loss.item():.3f}  IoU {shown}",
                 flush=True,
             )
             told = time.monotonic()

@@ -297,7 +297,7 @@ def train(
         if now - told > 10 or step == 1:
             ring.check()
             asked = packed["at"] >= 0
-            smooth = {name: round(float(loss), 3) for name, loss in losses.items()}
+            smooth = {name: round(loss.item(), 3) for name, loss in losses.items()}
             print(
                 f"vlm {now - began:5.0f} s  step {step}  {step / (time.monotonic() - began):.2f} steps/s x {batch} scenes,"
                 f" {int(asked.sum()) / batch:.1f} queries each  rendered {ring.made} ({ring.rate:.0f}/s)"
