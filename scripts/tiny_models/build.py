@@ -44,7 +44,7 @@ ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets
 WORDS = Path(__file__).with_name("words.txt")
 TINIEST = {
     "vlm": VlmSizes(vision_width=48, vision_layers=4, vision_heads=2, width=48, layers=2, heads=2, mlp=96),
-    "sam": SamSizes(width=32, layers=2, heads=2, channels=32, decoder_mlp=64, decoder_heads=2),
+    "sam": SamSizes(width=32, layers=2, heads=2, channels=128, decoder_mlp=64, decoder_heads=2),
 }
 """For ``--smoke``: tries the code, learns nothing."""
 CARD = """---

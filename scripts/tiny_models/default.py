@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from build import ASSETS, machine
 from data import PADDING, Maker, Words, chosen_labels, normalised
-from ring import Ahead, Ring, default_workers
+from ring import Ahead, Ring, default_workers, on_device
 from vlm import make_optimizer, rate_at
 
 from modified_lisa.config import ModelConfig
@@ -203,8 +203,8 @@ class Texts:
         tokenizer = self.processor.tokenizer
         return [*tokenizer.encode(f"\n{text}", add_special_tokens=False), self.processor.seg_token_id]
 
-    def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """One query of each scene: ids (B, T), chosen bool (B, N) over labels, kinds (B,)."""
+    def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, Any]:
+        """One query of each scene: ids (B, T), the place of its <SEG>, chosen bool (B, N) over labels, kinds (B,)."""
         rows, targets, kinds = [], [], []
         for scene in words:
             wordings, answer, kind = scene.queries[int(rng.integers(len(scene.queries)))]
@@ -217,7 +217,9 @@ class Texts:
             ids[number, : len(row)] = row
         return {
             "ids": torch.from_numpy(ids),
-            "lengths": torch.from_numpy(lengths),
+            "segs": torch.from_numpy(np.stack((np.arange(len(rows)), lengths - 1))),
+            "image_place": slice(len(self.begin) - self.processor.image_tokens, len(self.begin)),
+            "first_seg": int(lengths.min()) - 1,
             "chosen": torch.from_numpy(chosen_labels(targets)),
             "kinds": torch.tensor(kinds),
         }
@@ -226,22 +228,25 @@ class Texts:
 def inputs_of(processor: LisaProcessor, squares: torch.Tensor, batch: dict[str, torch.Tensor]) -> ModelInputs:
     """What the model takes, on the device of ``squares``. The frames are not used in training."""
     ids = batch["ids"]
-    is_token = torch.arange(ids.shape[1], device=ids.device)[None] < batch["lengths"][:, None]
+    order = torch.arange(ids.shape[1], device=ids.device)
     spec = processor.vlm_image or processor.sam_image
     assert spec is not None
     pixels = normalised(squares, spec.mean, spec.std)
     return ModelInputs(
         frames=[Frame(spec.side, spec.side)] * len(ids),
         input_ids=ids,
-        is_image=(ids == processor.image_token_id) & is_token,
-        is_seg=(ids == processor.seg_token_id) & is_token,
+        image_place=batch["image_place"],
+        is_seg=order[None] == batch["segs"][1][:, None],
+        segs=batch["segs"],
+        seg_counts=[1] * len(ids),
+        first_seg=batch["first_seg"],
         vlm_pixels=pixels if processor.vlm_image else None,
         sam_pixels=pixels if processor.sam_image else None,
     )
 
 
 def losses_of(
-    model: ModifiedLISA, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, torch.Tensor]
+    model: ModifiedLISA, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss of each query, its measured IoU on the grid and the predicted one, (B,) each."""
     outputs = model(inputs_of(model.processor, squares, batch))
@@ -272,7 +277,7 @@ def train(
     optimizer = make_optimizer([model], options.lr, model.device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def prepare() -> dict[str, torch.Tensor]:
+    def prepare() -> dict[str, Any]:
         places, words = ring.draw(rng, options.batch)
         return {"places": torch.from_numpy(places), **texts.pack(words, rng)}
 
@@ -325,7 +330,7 @@ def validate(model: ModifiedLISA, texts: Texts, ring: Ring, batch: int) -> dict[
         rng = np.random.default_rng(seed)
         for first in range(0, len(ring.val_words), batch):
             words = ring.val_words[first : first + batch]
-            packed = {key: value.to(model.device) for key, value in texts.pack(words, rng).items()}
+            packed = on_device(texts.pack(words, rng), model.device)
             _, measured, _ = losses_of(model, *ring.val_pixels(first, first + len(words)), packed)
             ious.append(measured.cpu())
             kinds.append(packed["kinds"].cpu())

@@ -187,7 +187,7 @@ class Ring:
 
 
 class Ahead:
-    """Batches prepared by a thread while the device computes. ``prepare()`` gives a dict of CPU tensors."""
+    """Batches prepared by a thread while the device computes. ``prepare()`` gives a dict, its tensors on the CPU."""
 
     def __init__(self, prepare: Callable[[], dict[str, Any]], device: torch.device, depth: int = 3) -> None:
         self.device, self._prepare = device, prepare
@@ -199,17 +199,28 @@ class Ahead:
             while True:
                 batch = self._prepare()
                 if self.device.type == "cuda":
-                    batch = {key: value.pin_memory() for key, value in batch.items()}
+                    batch = {
+                        key: value.pin_memory() if isinstance(value, torch.Tensor) else value
+                        for key, value in batch.items()
+                    }
                 self._queue.put(batch)
         except BaseException as error:
             self._queue.put(error)
 
-    def next(self) -> dict[str, torch.Tensor]:
-        """The next batch, on the device."""
+    def next(self) -> dict[str, Any]:
+        """The next batch; its tensors are on the device."""
         batch = self._queue.get()
         if isinstance(batch, BaseException):
             raise batch
-        return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+        return on_device(batch, self.device)
+
+
+def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The same with all tensors on ``device``."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def default_workers() -> int:
