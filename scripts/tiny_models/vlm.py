@@ -6,6 +6,7 @@ Losses, all but the first through heads that are thrown away:
   bridge makes of the vision tower's layers. Both heads have the shapes that `ModifiedLISA` will train, and the
   token behind the query has the embedding that its <SEG> starts from, so that the frozen VLM has learned
   to say there which objects are meant;
+- objects: the mean logit over the cells of each object says whether it is among them;
 - nothing: the same state knows whether anything is meant at all;
 - patches: each patch of the vision tower knows its kind, colour and pattern, and where in it things begin.
 
@@ -37,6 +38,7 @@ SEG = -2
 WEIGHTS = {
     "words": 0.7,
     "masks": 2.0,
+    "objects": 1.5,
     "nothing": 0.3,
     "kind": 0.4,
     "colour": 0.3,
@@ -186,6 +188,15 @@ class Learner(nn.Module):
         smooth = torch.where(expected > 0, 1.0, 40.0)
         dice = 1 - (2 * (share * target).sum(2) + smooth) / (given + expected + smooth)
         losses["masks"] = ((4 * bce + dice) * asked).sum() / asked.sum()
+        # Small things and large ones count alike, and what is no thing does not.
+        is_cell = F.one_hot(cells, PADDING + 1).float()
+        sizes = is_cell.sum(1)
+        pooled = torch.einsum("bqp,bpn->bqn", logits, is_cell) / sizes.clamp(min=1)[:, None]
+        things = ((sizes > 0)[:, None] & asked[..., None])[..., 1:PADDING]
+        right = F.binary_cross_entropy_with_logits(
+            pooled[..., 1:PADDING], batch["chosen"][..., 1:PADDING].float(), reduction="none"
+        )
+        losses["objects"] = (right * things).sum() / things.sum()
         empty = ~batch["chosen"].any(2)
         blank = F.binary_cross_entropy_with_logits(nothing.float(), empty.float(), reduction="none")
         losses["nothing"] = (blank * asked).sum() / asked.sum()

@@ -101,7 +101,7 @@ _ALL = (
     ),
     _kind("hat", home.hat, tilt=15),
     _kind("shoe", home.shoe, other_names=(("sneaker", "sneakers"),), tilt=15),
-    _kind("shirt", home.shirt, other_names=(("T-shirt", "T-shirts"),), tilt=12),
+    _kind("shirt", home.shirt, other_names=(("tee shirt", "tee shirts"),), tilt=12),
     _kind("apple", food.apple, tilt=20),
     _kind("banana", food.banana, tilt=45),
     _kind("carrot", food.carrot, tilt=60),
