@@ -42,10 +42,8 @@ from modified_lisa.model.tiny import (
 BEGAN = time.monotonic()
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets"
 WORDS = Path(__file__).with_name("words.txt")
-TINIEST = {
-    "vlm": VlmSizes(vision_width=48, vision_layers=4, vision_heads=2, width=48, layers=2, heads=2, mlp=96),
-    "sam": SamSizes(width=32, layers=2, heads=2, channels=128, decoder_mlp=64, decoder_heads=2),
-}
+SMALLEST_VLM = VlmSizes(vision_width=48, vision_layers=4, vision_heads=2, width=48, layers=2, heads=2, mlp=96)
+SMALLEST_SAM = SamSizes(width=32, layers=2, heads=2, channels=128, decoder_mlp=64, decoder_heads=2)
 """For ``--smoke``: tries the code, learns nothing."""
 CARD = """---
 license: apache-2.0
@@ -182,7 +180,7 @@ def main() -> None:
         "save_every": options.save_every,
     }  # fmt: skip
     if options.part == "vlm":
-        model = build_vlm(tokenizer, TINIEST["vlm"] if options.smoke else None)
+        model = build_vlm(tokenizer, SMALLEST_VLM if options.smoke else None)
 
         def save() -> None:
             save_vlm(folder, copy.deepcopy(model).cpu(), tokenizer, torch.float16)
@@ -192,7 +190,7 @@ def main() -> None:
         )
         save_heads(options.out / "tiny-vlm-heads.safetensors", learner)
     else:
-        model = build_sam(TINIEST["sam"] if options.smoke else None)
+        model = build_sam(SMALLEST_SAM if options.smoke else None)
 
         def save() -> None:
             save_sam(folder, copy.deepcopy(model).cpu(), torch.float16)

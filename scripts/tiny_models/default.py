@@ -197,7 +197,7 @@ class Texts:
         }
 
 
-def inputs_of(processor: LisaProcessor, squares: torch.Tensor, batch: dict[str, torch.Tensor]) -> ModelInputs:
+def inputs_of(processor: LisaProcessor, squares: torch.Tensor, batch: dict[str, Any]) -> ModelInputs:
     """What the model takes, on the device of ``squares``. The frames are not used in training."""
     ids = batch["ids"]
     order = torch.arange(ids.shape[1], device=ids.device)

@@ -174,7 +174,9 @@ class Learner(nn.Module):
             words, masks, nothing, deep, shallow = self(normalised(squares, MEAN, STD), batch)
         losses: dict[str, torch.Tensor] = {}
         wanted = batch["labels"][:, 1:]
-        losses["words"] = F.cross_entropy(words.float(), wanted[wanted != -100])
+        losses["words"] = F.cross_entropy(words.float(), wanted[wanted != -100], reduction="sum") / max(
+            1, len(words)
+        )
 
         asked = batch["at"] >= 0
         cells = labels[:, 2::4, 2::4].flatten(1)

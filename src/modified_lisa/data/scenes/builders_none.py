@@ -4,6 +4,8 @@ Most ask for what is nearly there: the kind in another colour, the colour on ano
 the outermost object. Only what is beyond doubt absent is asked for (`judge.py`).
 """
 
+from collections.abc import Iterable
+
 from modified_lisa.data.scenes.builders_one import noun_slots, templates_about, texture_slots, use_templates
 from modified_lisa.data.scenes.colours import COLOURS
 from modified_lisa.data.scenes.drafts import Context, Draft, the
@@ -21,6 +23,7 @@ from modified_lisa.data.scenes.judge import (
     on_side,
 )
 from modified_lisa.data.scenes.kinds import KINDS
+from modified_lisa.data.scenes.speaker import Slot
 from modified_lisa.data.scenes.textures import NAMED_TEXTURES
 from modified_lisa.data.scenes.wordings import BANKS
 
@@ -40,8 +43,12 @@ def nothing(context: Context) -> Draft | None:
 
 
 def _draft(
-    context: Context, concept: str, templates: tuple[str, ...], slots: dict, pairs=frozenset()
-) -> Draft:  # type: ignore[no-untyped-def, type-arg]
+    context: Context,
+    concept: str,
+    templates: tuple[str, ...],
+    slots: dict[str, Slot],
+    pairs: Iterable[tuple[str, str]] = (),
+) -> Draft:
     plural = bool(context.rng.random() < _SEVERAL)
     return Draft(f"none: {concept}", templates, slots, (), frozenset(pairs), plural)
 

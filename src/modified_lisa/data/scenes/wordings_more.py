@@ -32,7 +32,7 @@ MORE_QUESTIONS = (
     "Could you tell me where {np} [is|are]?",
     "Where exactly [is|are] {np}?",
     "Where do you see {np}?",
-    "Which part of the picture shows {np}?",
+    "What area of the picture shows {np}?",
     "I cannot find {np}. Where [is|are] [it|they]?",
     "Can you see {np}? Mark [it|them].",
     "Please show me where {np} [is|are].",
