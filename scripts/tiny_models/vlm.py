@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import NAMES, PADDING, Words, chosen_labels, normalised
+from data import NAMES, PADDING, Words, normalised
 from ring import Ahead, Ring
 from torch import nn
 
@@ -82,7 +82,7 @@ class Packer:
                     if place + len(part) > self.length:
                         break
                     at[row, asked], kinds[row, asked] = place + len(part) - 1, kind
-                    chosen[row, asked] = chosen_labels([targets])[0]
+                    chosen[row, asked, [target + 1 for target in targets]] = True
                     asked += 1
                 elif answers:
                     question, answer = scene.answers[answers.pop()]
