@@ -53,7 +53,7 @@ license: apache-2.0
 {text}
 
 - Data: scenes made by `modified_lisa.data.scenes`, training split only (no held-out wording, combination or kind
-  of object), seed {seed}; no photograph. The tokenizer has also read a list of English words.
+  of object), seed {seed}; no photograph{read}.
 - Made by: `{command}`
 - Machine: {machine}
 - Trained for {steps} steps of {batch} scenes, {scenes} different scenes rendered meanwhile by {workers} processes
@@ -203,7 +203,7 @@ def main() -> None:
     write_text(
         folder / "README.md",
         CARD.format(
-            title=title, text=text, seed=options.seed, batch=batch, workers=options.workers, val=options.val,
+            title=title, read="; the tokenizer has also read a list of English words" if tokenizer else "", text=text, seed=options.seed, batch=batch, workers=options.workers, val=options.val,
             parameters=sum(parameter.numel() for parameter in model.parameters()), metrics=metrics, machine=machine(),
             command=f"python scripts/tiny_models/build.py {' '.join(sys.argv[1:])}",
             **{name: result[name] for name in ("steps", "scenes", "steps_per_s", "rendered_per_s")},
