@@ -108,7 +108,7 @@ def test_an_empty_target_can_be_learned(loss):
         logits = torch.full((1, 32, 32), start, requires_grad=True)
         value = loss(logits, torch.zeros(1, 32, 32, dtype=torch.uint8))
         (gradient,) = torch.autograd.grad(value.sum(), logits)
-        assert 0 < float(value) <= 3
+        assert 0 < value.item() <= 3
         assert (gradient > 0).all()
         assert float(gradient.sum()) > 1e-3
     blank = torch.full((1, 32, 32), -30.0)

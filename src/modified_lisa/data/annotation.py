@@ -156,7 +156,9 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
         problems.append(
             f'"no_target" is true, and there is something to segment: {targets[0]}; leave one of them'
         )
-    annotation = Annotation(path, texts, is_sentence, tuple(shapes), groups_of(content, is_sentence), bool(no_target))
+    annotation = Annotation(
+        path, texts, is_sentence, tuple(shapes), groups_of(content, is_sentence), bool(no_target)
+    )
     return ParsedAnnotation(annotation, tuple(names), tuple(problems), texts_read, shapes_read)
 
 
