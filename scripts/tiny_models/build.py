@@ -1,26 +1,50 @@
-"""Build the bundled tiny models: python scripts/tiny_models/build.py all
+"""Build the bundled tiny models: python scripts/tiny_models/build.py vlm, and ... sam
 
 A tokenizer, a LLaVA-shaped VLM and a SAM are trained from nothing on generated scenes and saved in Hugging
-Face's layout, fp16, with a model card each. On an H200 with 16 cores: about five minutes a model. On a CPU
-it works, but wants hours (`--seconds`).
+Face's layout, fp16, with a model card each. ``--seconds`` is the time of the whole command; the weights are
+saved every minute on the way, so that one that is cut short leaves a model. Both can run on one GPU at once:
+
+    python scripts/tiny_models/build.py vlm --out OUT & python scripts/tiny_models/build.py sam --out OUT & wait
+
+The scenes and the first weights are those of ``--seed``; how many steps fit into the time, the machine decides.
 """
 
 import argparse
+import copy
 import json
+import multiprocessing
+import platform
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sam as sam_training
 import torch
 import vlm as vlm_training
-from data import Pool, make_example
+from data import Maker
+from ring import Ring, default_workers
 
-from modified_lisa.files import write_text
-from modified_lisa.model.tiny import build_sam, build_tokenizer, build_vlm, save_sam, save_vlm
+from modified_lisa.data.scenes import describe, make_queries, make_scene
+from modified_lisa.data.scenes.facts import FACTS
+from modified_lisa.files import write_json, write_text
+from modified_lisa.model.tiny import (
+    SamSizes,
+    VlmSizes,
+    build_sam,
+    build_tokenizer,
+    build_vlm,
+    save_sam,
+    save_vlm,
+)
 
+BEGAN = time.monotonic()
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets"
-SQUARES = {"vlm": (336, "bicubic"), "sam": (512, "bilinear")}
+WORDS = Path(__file__).with_name("words.txt")
+SMALLEST_VLM = VlmSizes(vision_width=48, vision_layers=4, vision_heads=2, width=48, layers=2, heads=2, mlp=96)
+SMALLEST_SAM = SamSizes(width=32, layers=2, heads=2, channels=128, decoder_mlp=64, decoder_heads=2)
+"""For ``--smoke``: tries the code, learns nothing."""
 CARD = """---
 license: apache-2.0
 ---
@@ -28,93 +52,187 @@ license: apache-2.0
 
 {text}
 
-- Data: scenes made by `modified_lisa.data.scenes`, training split only, seed {seed}; no photograph, no other text.
+- Data: scenes made by `modified_lisa.data.scenes`, training split only (no held-out wording, combination or kind
+  of object), seed {seed}; no photograph{read}.
 - Made by: `{command}`
-- Trained for {steps} steps of {batch} scenes ({scenes} different scenes) in fp32 with bf16 matrix products; stored as fp16.
-- At the end of training, on training scenes: {metrics}
+- Machine: {machine}
+- Trained for {steps} steps of {batch} scenes, {scenes} different scenes rendered meanwhile by {workers} processes
+  ({rendered_per_s} scenes/s, {steps_per_s} steps/s); fp32 weights with bf16 products; stored as fp16.
+- Weights: {parameters:,}.
+- On {val} scenes of the val split, which have held-out wordings, combinations and kinds too: {metrics}
 - Limits: it knows nothing but such scenes. On photographs it is a starting point for training, no more.
 """
+TITLES = {
+    "vlm": (
+        "A tiny LLaVA",
+        "A CLIP-shaped vision tower, a projector and a LLaMA-shaped language model, trained to answer questions about\n"
+        "scenes and to know, behind a query, which objects are meant.",
+    ),
+    "sam": ("A tiny SAM", "An image encoder of 64 x 64 cells, a prompt encoder and a mask decoder."),
+}
 
 
-def corpus(seed: int, scenes: int) -> list[str]:
-    """Text of the training split, as the tokenizer will meet it."""
-    rng = np.random.default_rng(seed)
-    texts = ["USER: ASSISTANT: segmentation mask"] * 200
+def corpus_part(job: tuple[int, int]) -> list[str]:
+    """Text of ``job[1]`` training scenes, as the tokenizer will meet it."""
+    seed, scenes = job
+    rng = np.random.default_rng([seed, 7])
+    texts = []
     for _ in range(scenes):
-        example = make_example(rng, *SQUARES["vlm"])
-        texts += [f"USER: \n{question} ASSISTANT: {answer} " for question, answer in example.answers]
-        texts += [f"USER: \n{query} ASSISTANT: " for query, _ in example.queries]
+        scene = make_scene(rng, split="train", size=(128, 128))
+        texts += [f"USER: \n{question} ASSISTANT: {answer} " for question, answer in describe(scene, rng)]
+        texts += [
+            f"USER: \n{text} " for query in make_queries(scene, rng, split="train") for text in query.texts
+        ]
     return texts
+
+
+def corpus(seed: int, scenes: int, workers: int) -> list[str]:
+    """Text of the training split, every wording of every fact, and English words in their usual places."""
+    jobs = [(seed * 1000 + number, -(-scenes // workers)) for number in range(workers)]
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        texts = [text for part in pool.map(corpus_part, jobs) for text in part]
+    # One token each: <SEG> starts as the mean of these two.
+    texts += ["segmentation mask"] * 400
+    words = WORDS.read_text(encoding="utf-8").split()
+    texts += [f" {word} {word.capitalize()}" for word in words] * 4
+    texts += [text.lstrip("!") for fact in FACTS.values() for text in fact.wordings] * 2
+    return texts
+
+
+def machine() -> str:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return f"{name}, {multiprocessing.cpu_count()} cores, PyTorch {torch.__version__}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("vlm", "sam", "all"))
-    parser.add_argument("--out", type=Path, default=ASSETS, help="where tiny-vlm and tiny-sam go")
-    parser.add_argument("--seconds", type=float, default=280, help="longest time to train each")
-    parser.add_argument("--steps", type=int, default=20_000, help="most steps to train each")
-    parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--fresh", type=int, default=24, help="new scenes before each step")
+    parser.add_argument("part", choices=("vlm", "sam"))
+    parser.add_argument("--out", type=Path, default=ASSETS, help="folder that tiny-vlm or tiny-sam goes into")
+    parser.add_argument("--seconds", type=float, default=480, help="time of the whole command (default: 480)")
+    parser.add_argument(
+        "--batch", type=int, help="scenes in a step (default: 96 for the VLM, 48 for the SAM)"
+    )
+    parser.add_argument(
+        "--text_tokens", type=int, default=376, help="tokens of questions and queries behind an image"
+    )
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--first", type=int, default=3000, help="scenes made before the first step")
-    parser.add_argument("--capacity", type=int, default=40_000, help="scenes kept; 1 MB of memory each")
-    parser.add_argument("--tokenizer_scenes", type=int, default=1500)
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes that render")
+    parser.add_argument(
+        "--capacity",
+        type=int,
+        default=16_000,
+        help="scenes kept on the device; 0.4 MB each for the VLM, 0.85 for the SAM",
+    )
+    parser.add_argument("--first", type=int, default=1500, help="scenes made before the first step")
+    parser.add_argument("--val", type=int, default=288, help="scenes of the val split to measure on")
+    parser.add_argument("--tokenizer_scenes", type=int, default=4000)
+    parser.add_argument("--save_every", type=float, default=60, help="seconds between saves")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    parser.add_argument("--smoke", action="store_true", help="the smallest sizes, to try the code")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    batch = options.batch or {"vlm": 96, "sam": 48}[options.part]
+    folder = options.out / f"tiny-{options.part}"
+
+    # Everything that forks comes before the first use of the GPU.
+    maker: dict[str, Any] = {"side": 336, "interpolation": "bicubic", "mean": vlm_training.MEAN}
+    tokenizer = None
+    if options.part == "vlm":
+        tokenizer = build_tokenizer(corpus(options.seed, options.tokenizer_scenes, options.workers), 4096)
+        lone = vlm_training.seg_ids(tokenizer)
+        print(
+            f"tokenizer: {len(tokenizer)} tokens; 'segmentation mask' is {tokenizer.convert_ids_to_tokens(lone)}",
+            flush=True,
+        )
+
+        def encode(text: str) -> list[int]:
+            return list(tokenizer.encode(text, add_special_tokens=False))
+
+        # Behind the query stands " <SEG>", whose blank belongs to the <SEG>.
+        maker |= {"answer": encode, "query": lambda text: encode(f"\n{text}")}
+    else:
+        maker = {"side": 512, "interpolation": "bilinear", "mean": sam_training.MEAN}
+    ring = Ring(
+        Maker(**maker),
+        maker["side"],
+        seed=options.seed,
+        workers=options.workers,
+        capacity=options.capacity,
+        val=options.val,
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
-    torch.manual_seed(arguments.seed)
-    budget = {name: getattr(arguments, name) for name in ("seconds", "steps", "batch", "fresh", "lr")}
+    torch.manual_seed(options.seed)
+    ring.start(device, options.first)
+    print(
+        f"{time.monotonic() - BEGAN:.0f} s: {ring.made} scenes to begin with, {ring.rate:.0f}/s; {machine()}",
+        flush=True,
+    )
 
-    for part in ("vlm", "sam") if arguments.part == "all" else (arguments.part,):
-        folder = arguments.out / f"tiny-{part}"
-        side, how = SQUARES[part]
-        pool = Pool(
-            arguments.seed,
-            side,
-            how,
-            workers=arguments.workers,
-            capacity=arguments.capacity,
-            first=arguments.first,
-            device=device,
+    reserve = 4.0 if options.smoke else 12.0  # for the last measurement and the saving
+    until = BEGAN + options.seconds - reserve
+    if until <= time.monotonic():
+        raise SystemExit("--seconds is over before the training starts; give more, or a smaller --first")
+    shared: dict[str, Any] = {
+        "until": until, "batch": batch, "lr": options.lr, "seed": options.seed, "compiled": options.compile,
+        "save_every": options.save_every,
+    }  # fmt: skip
+    if options.part == "vlm":
+        model = build_vlm(tokenizer, SMALLEST_VLM if options.smoke else None)
+
+        def save() -> None:
+            save_vlm(folder, copy.deepcopy(model).cpu(), tokenizer, torch.float16)
+
+        result, learner = vlm_training.train(
+            model, tokenizer, ring, text_tokens=options.text_tokens, save=save, **shared
         )
-        if part == "vlm":
-            tokenizer = build_tokenizer(corpus(arguments.seed + 7, arguments.tokenizer_scenes))
-            vlm = build_vlm(tokenizer)
-            result = vlm_training.train(vlm, tokenizer, pool, device=device, **budget)
-            save_vlm(folder, vlm.cpu(), tokenizer, torch.float16)
-            title, text = (
-                "A tiny LLaVA",
-                "A CLIP-shaped vision tower, a projector and a LLaMA-shaped language model.",
-            )
-        else:
-            sam = build_sam()
-            result = sam_training.train(sam, pool, device=device, **budget)
-            save_sam(folder, sam.cpu(), torch.float16)
-            title, text = (
-                "A tiny SAM",
-                "An image encoder of 64 x 64 cells, a prompt encoder and a mask decoder.",
-            )
-        metrics = ", ".join(
-            f"{name} {value:.3f}" for name, value in result.items() if name not in ("steps", "scenes")
+        save_heads(options.out / "tiny-vlm-heads.safetensors", learner)
+    else:
+        model = build_sam(SMALLEST_SAM if options.smoke else None)
+
+        def save() -> None:
+            save_sam(folder, copy.deepcopy(model).cpu(), torch.float16)
+
+        result = sam_training.train(model, ring, save=save, **shared)
+    save()
+    ring.close()
+    title, text = TITLES[options.part]
+    metrics = json.dumps({name: value for name, value in result.items() if name.startswith(("val", "by"))})
+    write_text(
+        folder / "README.md",
+        CARD.format(
+            title=title, read="; the tokenizer has also read a list of English words" if tokenizer else "", text=text, seed=options.seed, batch=batch, workers=options.workers, val=options.val,
+            parameters=sum(parameter.numel() for parameter in model.parameters()), metrics=metrics, machine=machine(),
+            command=f"python scripts/tiny_models/build.py {' '.join(sys.argv[1:])}",
+            **{name: result[name] for name in ("steps", "scenes", "steps_per_s", "rendered_per_s")},
+        ),
+    )  # fmt: skip
+    write_json(
+        options.out / f"tiny-{options.part}.json",
+        {"part": options.part, "options": vars(options) | {"out": str(options.out)}, **result},
+    )
+    print(
+        json.dumps(
+            {
+                "part": options.part,
+                "folder": str(folder),
+                "seconds": round(time.monotonic() - BEGAN),
+                **result,
+            }
         )
-        write_text(
-            folder / "README.md",
-            CARD.format(
-                title=title,
-                text=text,
-                seed=arguments.seed,
-                batch=arguments.batch,
-                steps=result["steps"],
-                scenes=result["scenes"],
-                metrics=metrics,
-                command=f"python scripts/tiny_models/build.py {' '.join(sys.argv[1:])}",
-            ),
-        )
-        print(json.dumps({"part": part, "folder": str(folder), **result}))
+    )
+
+
+def save_heads(path: Path, learner: Any) -> None:
+    """The bridge and the projection of the pretraining: `default.py --heads` can start from them. Not shipped."""
+    from safetensors.torch import save_file
+
+    heads = learner.heads
+    weights = {f"vision.bridge.{name}": value for name, value in heads.bridge.state_dict().items()}
+    weights |= {f"seg_projection.{name}": value for name, value in heads.projection.state_dict().items()}
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
 
 
 if __name__ == "__main__":

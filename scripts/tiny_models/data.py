@@ -1,28 +1,42 @@
-"""Scenes as examples for pretraining: made on the fly by worker processes, kept in a pool on the device.
+"""Scenes as examples for pretraining. All maps lie in the model's square (see `modified_lisa.geometry`)."""
 
-All maps lie in the model's square (see `modified_lisa.geometry`).
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from modified_lisa.data.scenes import describe, make_queries, make_scene
+from modified_lisa.data.scenes import QUERY_KINDS, Scene, describe, make_queries, make_scene
 from modified_lisa.data.scenes.colours import COLOURS
 from modified_lisa.data.scenes.kinds import KINDS
+from modified_lisa.data.scenes.textures import TEXTURES
 from modified_lisa.geometry import Frame
 
 MAX_OBJECTS = 12
 LABEL_SIDE = 256
 PADDING = MAX_OBJECTS + 1
 """Label of the square's padding."""
-_KIND = {name: number + 1 for number, name in enumerate(KINDS)}
-_COLOUR = {name: number + 1 for number, name in enumerate(COLOURS)}
+NAMES: dict[str, dict[str, int]] = {
+    "kind": {name: number + 1 for number, name in enumerate(KINDS)},
+    "colour": {name: number + 1 for number, name in enumerate(COLOURS)},
+    "texture": {name: number + 1 for number, name in enumerate(TEXTURES)},
+}
 _PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+Encode = Callable[[str], list[int]]
+
+
+@dataclass
+class Words:
+    """What is said about one scene, as token ids. ``names``: int64 (3, PADDING + 1), numbers of `NAMES` by label."""
+
+    names: np.ndarray
+    answers: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    """Questions and their answers."""
+    queries: list[tuple[list[list[int]], tuple[int, ...], int]] = field(default_factory=list)
+    """Wordings, targets (object numbers, from 0), number of the kind in `QUERY_KINDS`."""
+    content: tuple[int, int] = (0, 0)
+    """Height and width of the image, in pixels."""
 
 
 @dataclass
@@ -31,117 +45,80 @@ class Example:
 
     square: np.ndarray  # uint8 (3, side, side)
     labels: np.ndarray  # uint8 (256, 256)
-    kinds: list[str]
-    colours: list[str]
-    answers: list[tuple[str, str]]
-    queries: list[tuple[str, tuple[int, ...]]]
+    words: Words
 
 
-def make_example(rng: np.random.Generator, side: int, interpolation: str) -> Example:
-    """One scene of the training split with questions, answers and queries about it."""
-    scene = make_scene(rng, split="train")
-    height, width = scene.image.shape[:2]
-    frame = Frame(height, width)
-    square = frame.to_square(scene.image, side, interpolation=interpolation, **_PLAIN) * 255
-    index = np.zeros((height, width), np.uint8)
-    for number in range(len(scene.objects)):
-        index[scene.mask(number).astype(bool)] = number + 1
+@dataclass(frozen=True)
+class Maker:
+    """Makes examples. Given to the workers, which are forked, so that it need not pickle."""
+
+    side: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    """Of the encoder's normalisation: what the padding is."""
+    answer: Encode | None = None
+    """Encodes questions and answers; None: none are made."""
+    query: Encode | None = None
+    answers: int = 32
+    """At most so many of each scene, and of the queries."""
+    queries: int = 24
+    no_target_share: float = 0.12
+
+    def __call__(self, rng: np.random.Generator, split: str) -> Example:
+        scene = make_scene(rng, split=split)
+        height, width = scene.image.shape[:2]
+        frame = Frame(height, width)
+        square = frame.to_square(scene.image, self.side, interpolation=self.interpolation, **_PLAIN) * 255
+        rows, columns = frame.content(self.side)
+        padding = torch.tensor(self.mean)[:, None, None] * 255
+        square[:, rows:] = padding
+        square[:, :, columns:] = padding
+        words = Words(_names(scene), content=(height, width))
+        if self.answer is not None:
+            words.answers = [
+                (self.answer(f"\n{question} ASSISTANT: "), self.answer(f"{answer} "))
+                for question, answer in self._some(describe(scene, rng), rng)
+            ]
+        if self.query is not None:
+            words.queries = [
+                ([self.query(text) for text in query.texts], query.targets, QUERY_KINDS.index(query.kind))
+                for query in make_queries(
+                    scene, rng, split=split, count=self.queries, no_target_share=self.no_target_share
+                )
+            ]
+        return Example(square.round().to(torch.uint8).numpy(), _labels(scene, frame), words)
+
+    def _some(self, pairs: list[tuple[str, str]], rng: np.random.Generator) -> list[tuple[str, str]]:
+        return [pairs[index] for index in rng.permutation(len(pairs))[: self.answers].tolist()]
+
+
+def _labels(scene: Scene, frame: Frame) -> np.ndarray:
     rows, columns = frame.content(LABEL_SIDE)
-    ys = ((np.arange(rows) + 0.5) * height / rows).astype(int)
-    xs = ((np.arange(columns) + 0.5) * width / columns).astype(int)
+    ys = ((np.arange(rows) + 0.5) * frame.height / rows).astype(int)
+    xs = ((np.arange(columns) + 0.5) * frame.width / columns).astype(int)
     labels = np.full((LABEL_SIDE, LABEL_SIDE), PADDING, np.uint8)
-    labels[:rows, :columns] = index[ys][:, xs]
-    queries = [
-        (str(rng.choice(query.texts)), tuple(query.targets))
-        for query in make_queries(scene, rng, split="train", count=8)
-    ]
-    return Example(
-        square.round().to(torch.uint8).numpy(),
-        labels,
-        [thing.kind for thing in scene.objects],
-        [thing.colour for thing in scene.objects],
-        describe(scene, rng),
-        queries,
-    )
+    labels[:rows, :columns] = scene.owner[ys][:, xs]
+    return labels
 
 
-class _Stream(IterableDataset[Example]):
-    """An endless stream of examples, another one for each worker."""
-
-    def __init__(self, seed: int, side: int, interpolation: str) -> None:
-        self.seed, self.side, self.interpolation = seed, side, interpolation
-
-    def __iter__(self) -> Iterator[Example]:
-        worker = get_worker_info()
-        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
-        while True:
-            yield make_example(rng, self.side, self.interpolation)
+def _names(scene: Scene) -> np.ndarray:
+    names = np.zeros((len(NAMES), PADDING + 1), np.int64)
+    for number, thing in enumerate(scene.objects[:MAX_OBJECTS], start=1):
+        for row, (key, table) in enumerate(NAMES.items()):
+            names[row, number] = table[getattr(thing, key)]
+    return names
 
 
-class Pool:
-    """Examples met so far, drawn from again and again while the workers add new ones.
-
-    Rendering is slower than training; with a pool the device never waits, and a scene is still seen only a
-    few times: (steps * batch) / (scenes made). Pixels and labels stay on the device.
-    """
-
-    def __init__(
-        self,
-        seed: int,
-        side: int,
-        interpolation: str,
-        *,
-        workers: int,
-        capacity: int,
-        first: int,
-        device: Any,
-    ) -> None:
-        stream = _Stream(seed, side, interpolation)
-        self._stream = iter(
-            DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=16 if workers else None)
-        )
-        self._squares = torch.empty(capacity, 3, side, side, dtype=torch.uint8, device=device)
-        self._labels = torch.empty(capacity, LABEL_SIDE, LABEL_SIDE, dtype=torch.uint8, device=device)
-        self._words: list[Example] = []
-        self._rng = np.random.default_rng(seed + 1)
-        self.made = 0
-        self.add(first)
-
-    def add(self, count: int) -> None:
-        """Take ``count`` new examples from the workers; the oldest make room."""
-        for _ in range(count):
-            example = next(self._stream)
-            place = self.made % len(self._squares)
-            self._squares[place] = torch.as_tensor(example.square)
-            self._labels[place] = torch.as_tensor(example.labels)
-            example.square = example.labels = np.empty(0)
-            self._words[place : place + 1] = [example]
-            self.made += 1
-
-    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor, list[Example]]:
-        """Squares uint8 (count, 3, side, side), labels int64 (count, 256, 256), and the words."""
-        chosen = self._rng.integers(0, len(self._words), count)
-        index = torch.as_tensor(chosen, device=self._squares.device)
-        return (
-            self._squares[index],
-            self._labels[index].long(),
-            [self._words[int(number)] for number in chosen],
-        )
-
-
-def normalised(squares: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    """uint8 (B, 3, S, S) -> float32, as an encoder wants it. Padding is black here, the mean in use."""
+def normalised(squares: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """uint8 (B, 3, S, S) -> float32, as an encoder wants it."""
     shape = (1, 3, 1, 1)
     centre = torch.tensor(mean, device=squares.device).view(shape)
     return (squares.float() / 255 - centre) / torch.tensor(std, device=squares.device).view(shape)
 
 
-def names_of(examples: list[Example], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kind and colour numbers by label, (B, PADDING + 1) each; 0 for nothing."""
-    kinds = torch.zeros(len(examples), PADDING + 1, dtype=torch.long)
-    colours = torch.zeros_like(kinds)
-    for row, example in enumerate(examples):
-        for number, (kind, colour) in enumerate(zip(example.kinds, example.colours, strict=True)):
-            kinds[row, number + 1] = _KIND[kind]
-            colours[row, number + 1] = _COLOUR[colour]
-    return kinds.to(device), colours.to(device)
+def chosen_labels(targets: Sequence[Sequence[int]]) -> np.ndarray:
+    """Sets of object numbers as bool (N, PADDING + 1) over labels."""
+    chosen = np.zeros((len(targets), PADDING + 1), bool)
+    for row, members in enumerate(targets):
+        chosen[row, [member + 1 for member in members]] = True
+    return chosen

@@ -1,111 +1,319 @@
 """Train the ModifiedLISA that `modified-lisa segment` uses when no checkpoint is given: tiny-lisa.
 
-    python scripts/tiny_models/default.py
+    python scripts/tiny_models/default.py --models OUT
 
-Takes the bundled tiny VLM and SAM, trains the shared model on generated scenes with the training of the package,
-measures it on a test split of its own, and saves weights and a model card.
+Takes the tiny VLM and SAM of a folder (the bundled ones without ``--models``), trains the shared model on scenes that are
+rendered meanwhile, measures it on a test split by kind of query and by what was held out, and saves weights
+(fp16) and a model card. ``--seconds`` is the time of the whole command.
 """
 
 import argparse
 import json
-import sys
 import tempfile
-from collections import defaultdict
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modified_lisa.config import ModelConfig, TrainingConfig
+import numpy as np
+import torch
+from build import ASSETS, machine
+from card import write_card
+from data import PADDING, Maker, Words, chosen_labels, normalised
+from ring import Ahead, Ring, default_workers, on_device
+from vlm import make_optimizer, rate_at
+
+from modified_lisa.config import ModelConfig
 from modified_lisa.data import ReasonSegDataset
-from modified_lisa.data.scenes import generate
+from modified_lisa.data.scenes import QUERY_KINDS, generate
 from modified_lisa.evaluation import evaluate
-from modified_lisa.files import write_text
+from modified_lisa.files import write_json
+from modified_lisa.geometry import Frame
+from modified_lisa.losses import iou_prediction_loss, segmentation_loss
+from modified_lisa.model.checkpoint import save_folder
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.training.run import train
+from modified_lisa.model.processor import LisaProcessor, ModelInputs, build_processor
 
-ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets"
-CARD = """---
-license: apache-2.0
----
-# A tiny ModifiedLISA
-
-The bundled tiny VLM and SAM with a trained bridge, seg projection, `<SEG>` row and mask decoder
-(`vision_source: vlm`). `modified-lisa segment IMAGE QUERY` uses it when no checkpoint is given.
-
-- Data: {train} training scenes of `modified_lisa.data.scenes`, seed {seed}, every wording of every query.
-- Made by: `{command}`
-- Measured on {test} other scenes (test split, whose wordings and combinations are partly unseen):
-  mIoU {mIoU:.3f}, cIoU {cIoU:.3f}, gIoU {gIoU:.3f}; for comparison, answering "everything": mIoU {everything:.3f}.
-- mIoU by kind of query: {kinds}
-- Limits: it knows drawn scenes only. On photographs its answers mean little.
-"""
+BEGAN = time.monotonic()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--train", type=int, default=2500, help="training scenes")
-    parser.add_argument("--test", type=int, default=300, help="test scenes")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--models", type=Path, default=ASSETS, help="folder of tiny-vlm and tiny-sam")
+    parser.add_argument("--out", type=Path, help="folder to write (default: tiny-lisa in that of --models)")
+    parser.add_argument(
+        "--heads", type=Path, help="tiny-vlm-heads.safetensors of the pretraining, to start from"
+    )
+    parser.add_argument("--seconds", type=float, default=290, help="time of the whole command (default: 290)")
+    parser.add_argument("--batch", type=int, default=96, help="queries in a step, each of another scene")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--no_target_share", type=float, default=0.12)
+    parser.add_argument("--vision_source", choices=("vlm", "sam", "dual"), default="vlm")
+    parser.add_argument(
+        "--frozen_decoder", action="store_true", help="train what the specification names, no more"
+    )
+    parser.add_argument("--train_projector", action="store_true")
+    parser.add_argument("--lora_r", type=int, default=0)
+    parser.add_argument("--bridge", default="pyramid")
+    parser.add_argument("--workers", type=int, default=2 * default_workers(), help="processes that render")
+    parser.add_argument("--capacity", type=int, default=16_000, help="scenes kept on the device")
+    parser.add_argument("--first", type=int, default=1500, help="scenes made before the first step")
+    parser.add_argument("--val", type=int, default=288)
+    parser.add_argument("--test", type=int, default=600, help="test scenes")
+    parser.add_argument("--reserve", type=float, default=50, help="seconds kept for the test")
     parser.add_argument("--seed", type=int, default=100)
-    parser.add_argument("--work", type=Path, help="folder for scenes and logs (default: a temporary one)")
-    parser.add_argument("--out", type=Path, default=ASSETS / "tiny-lisa")
     options = parser.parse_args()
-    work = options.work or Path(tempfile.mkdtemp(prefix="tiny-lisa-"))
-    scenes = work / "scenes"
-    if not scenes.is_dir():
-        generate(scenes, train=options.train, val=100, test=options.test, seed=options.seed)
-    model = ModelConfig(
-        vlm_name="tiny", sam_name="tiny", dtype="fp32", quantize=False, train_mask_decoder=True
+    out = options.out or options.models / "tiny-lisa"
+    with tempfile.TemporaryDirectory(prefix="tiny-lisa-") as work:
+        run(options, out, Path(work) / "scenes")
+
+
+def run(options: argparse.Namespace, out: Path, scenes: Path) -> None:
+    """Generate the test scenes, train, save, measure, write the card."""
+    config = ModelConfig(
+        vlm_name=str(options.models / "tiny-vlm"),
+        sam_name=str(options.models / "tiny-sam"),
+        dtype="fp32",
+        quantize=False,
+        vision_source=options.vision_source,
+        bridge=options.bridge,
+        train_mask_decoder=not options.frozen_decoder,
+        train_projector=options.train_projector,
+        lora_r=options.lora_r,
     )
-    history = train(
-        TrainingConfig(
-            model=model,
-            data_dir=str(scenes),
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            lr=options.lr,
-            output_dir=str(work / "outputs"),
-            checkpoint_dir=str(work / "checkpoints"),
+    processor = build_processor(config)
+    texts = Texts(processor)
+    image = processor.vlm_image or processor.sam_image
+    if image is None or options.vision_source == "dual":
+        raise SystemExit("--vision_source dual needs two squares of each scene, which the ring does not hold")
+    maker = Maker(
+        image.side,
+        image.interpolation,
+        image.mean,
+        query=texts.encode,
+        no_target_share=options.no_target_share,
+    )
+    ring = Ring(
+        maker,
+        image.side,
+        seed=options.seed,
+        workers=options.workers,
+        capacity=options.capacity,
+        val=options.val,
+    )
+    # After the fork of the ring, before the GPU is used.
+    generate(
+        scenes,
+        train=0,
+        val=0,
+        test=options.test,
+        seed=options.seed,
+        workers=min(8, options.workers),
+        progress=False,
+    )
+    torch.manual_seed(options.seed)
+    torch.set_float32_matmul_precision("high")
+    model = ModifiedLISA.from_config(config)
+    if options.heads:
+        from safetensors.torch import load_file
+
+        print(
+            f"starting from {options.heads}: {start_from(model, load_file(options.heads))} weights",
+            flush=True,
         )
+    print(f"trained: {model.describe_parameters()}", flush=True)
+    ring.start(model.device, options.first)
+    until = BEGAN + options.seconds - options.reserve
+    if until <= time.monotonic():
+        raise SystemExit("--seconds is over before the training starts; give more, or a smaller --first")
+    print(
+        f"{time.monotonic() - BEGAN:.0f} s: {ring.made} scenes to begin with, {ring.rate:.0f}/s; {machine()}",
+        flush=True,
     )
-    best = ModifiedLISA.from_pretrained(history["best"]["checkpoint"])
-    best.save_pretrained(options.out)
+    save(out, model)
+    result = train(model, texts, ring, options, until=until, save=lambda: save(out, model))
+    save(out, model)
+    ring.close()
+    kept = ModifiedLISA.from_pretrained(out, vlm_name=config.vlm_name, sam_name=config.sam_name)
     test = ReasonSegDataset(scenes, "test")
-    result = evaluate(best, test, batch_size=8)
-    kinds, everything = by_kind(scenes, result.records), []
-    for index in range(len(test)):
-        target = test[index].target
-        everything.append(float((target == 1).sum() / (target != 255).sum()))
-    write_text(
-        options.out / "README.md",
-        CARD.format(
-            train=options.train,
-            test=options.test,
-            seed=options.seed,
-            command=f"python scripts/tiny_models/default.py {' '.join(sys.argv[1:])}".strip(),
-            kinds=", ".join(
-                f"{kind} {value:.2f} ({count})" for kind, (value, count) in sorted(kinds.items())
-            ),
-            everything=sum(everything) / len(everything),
-            **result.metrics,
-        ),
+    measured = evaluate(kept, test, batch_size=16, num_workers=min(8, options.workers))
+    write_card(options, out, scenes, model, measured, result)
+    print((out / "README.md").read_text(encoding="utf-8"))
+
+
+def start_from(model: ModifiedLISA, heads: dict[str, torch.Tensor]) -> int:
+    """Copy the heads of the pretraining into the parts of the model that have their shapes; how many weights."""
+    own = model.state_dict()
+    fitting = {name: value for name, value in heads.items() if name in own and own[name].shape == value.shape}
+    if len(fitting) < len(heads):
+        raise SystemExit(f"--heads do not fit this model: {sorted(set(heads) - set(fitting))[:5]}")
+    model.load_state_dict(fitting, strict=False)
+    return sum(value.numel() for value in fitting.values())
+
+
+def save(out: Path, model: ModifiedLISA) -> None:
+    """fp16 weights, and a configuration that names the bundled models."""
+    save_folder(out, model, torch.float16)
+    settings = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    write_json(out / "config.json", settings | {"vlm_name": "tiny", "sam_name": "tiny"})
+
+
+class Texts:
+    """Prompts as `LisaProcessor.encode` makes them, from the ids of what stands behind the image."""
+
+    def __init__(self, processor: LisaProcessor) -> None:
+        self.processor = processor
+        ids = processor.encode("x")
+        self.begin = ids[: len(ids) - ids[::-1].index(processor.image_token_id)]
+        sample = "Which of these could roll away?"
+        if self.begin + self.encode(sample) != processor.encode(sample):
+            raise SystemExit("the prompt of this model is not: image, line break, query, <SEG>")
+
+    def encode(self, text: str) -> list[int]:
+        tokenizer = self.processor.tokenizer
+        return [*tokenizer.encode(f"\n{text}", add_special_tokens=False), self.processor.seg_token_id]
+
+    def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, Any]:
+        """One query of each scene: ids (B, T), the place of its <SEG>, chosen bool (B, N) over labels, kinds (B,)."""
+        rows, targets, kinds = [], [], []
+        for scene in words:
+            wordings, answer, kind = scene.queries[int(rng.integers(len(scene.queries)))]
+            rows.append([*self.begin, *wordings[int(rng.integers(len(wordings)))]])
+            targets.append(answer)
+            kinds.append(kind)
+        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        lengths = np.array([len(row) for row in rows])
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+        return {
+            "ids": torch.from_numpy(ids),
+            "segs": torch.from_numpy(np.stack((np.arange(len(rows)), lengths - 1))),
+            "image_place": slice(len(self.begin) - self.processor.image_tokens, len(self.begin)),
+            "first_seg": int(lengths.min()) - 1,
+            "chosen": torch.from_numpy(chosen_labels(targets)),
+            "kinds": torch.tensor(kinds),
+        }
+
+
+def inputs_of(processor: LisaProcessor, squares: torch.Tensor, batch: dict[str, Any]) -> ModelInputs:
+    """What the model takes, on the device of ``squares``. The frames are not used in training."""
+    ids = batch["ids"]
+    order = torch.arange(ids.shape[1], device=ids.device)
+    spec = processor.vlm_image or processor.sam_image
+    assert spec is not None
+    pixels = normalised(squares, spec.mean, spec.std)
+    return ModelInputs(
+        frames=[Frame(spec.side, spec.side)] * len(ids),
+        input_ids=ids,
+        image_place=batch["image_place"],
+        is_seg=order[None] == batch["segs"][1][:, None],
+        segs=batch["segs"],
+        seg_counts=[1] * len(ids),
+        first_seg=batch["first_seg"],
+        vlm_pixels=pixels if processor.vlm_image else None,
+        sam_pixels=pixels if processor.sam_image else None,
     )
-    print((options.out / "README.md").read_text(encoding="utf-8"))
 
 
-def by_kind(scenes: Path, records: list[dict[str, Any]]) -> dict[str, tuple[float, int]]:
-    """Mean IoU and number of samples of each kind of query."""
-    found = defaultdict(list)
-    for record in records:
-        stem = record["name"].split("#")[0]
-        facts = json.loads((scenes / f"{stem}.json").read_text(encoding="utf-8"))["scene"]
-        found[facts["query"]["kind"] if isinstance(facts.get("query"), dict) else facts["kind"]].append(
-            record["iou"]
-        )
-    return {kind: (sum(values) / len(values), len(values)) for kind, values in found.items()}
+def losses_of(
+    model: ModifiedLISA, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The loss of each query, its measured IoU on the grid and the predicted one, (B,) each."""
+    outputs = model(inputs_of(model.processor, squares, batch))
+    logits, predicted = torch.cat(outputs["pred_masks"]), torch.cat(outputs["iou_predictions"])
+    target = batch["chosen"].gather(1, labels.flatten(1)).view_as(labels)
+    valid = labels != PADDING
+    losses = segmentation_loss(logits, target.float(), valid.float())
+    with torch.no_grad():
+        found = (logits > 0) & valid
+        union = (found | target).sum((1, 2))
+        measured = torch.where(union > 0, (found & target).sum((1, 2)) / union.clamp(min=1), 1.0)
+    # BCE is a mean over the whole square, of which the targets are a twentieth.
+    loss = losses["loss"] + 3 * losses["bce"] + iou_prediction_loss(predicted, measured)
+    return loss, measured, predicted.detach()
+
+
+def train(
+    model: ModifiedLISA,
+    texts: Texts,
+    ring: Ring,
+    options: argparse.Namespace,
+    *,
+    until: float,
+    save: Callable[[], None],
+) -> dict[str, Any]:
+    """Train until the clock says ``until``; returns steps, rates and the scores on the val scenes."""
+    rng = np.random.default_rng([options.seed, 3])
+    optimizer = make_optimizer([model], options.lr, model.device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def prepare() -> dict[str, Any]:
+        places, words = ring.draw(rng, options.batch)
+        return {"places": torch.from_numpy(places), **texts.pack(words, rng)}
+
+    ahead = Ahead(prepare, model.device)
+    model.train()
+    began = told = saved = time.monotonic()
+    step = 0
+    while (now := time.monotonic()) < until:
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at((now - began) / (until - began), options.lr)
+        batch = ahead.next()
+        loss, measured, predicted = losses_of(model, *ring.pixels(batch["places"]), batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        if now - told > 10 or step == 1:
+            ring.check()
+            nothing = batch["kinds"] == QUERY_KINDS.index("no-target")
+            print(
+                f"lisa {now - began:5.0f} s  step {step}  {step / (time.monotonic() - began):.2f} steps/s x {options.batch}"
+                f"  rendered {ring.made} ({ring.rate:.0f}/s)  loss {loss.mean().item():.3f}  IoU {measured.mean().item():.3f}"
+                f" (no target {measured[nothing].mean().item():.2f}), predicted {predicted.mean().item():.3f}",
+                flush=True,
+            )
+            told = time.monotonic()
+        if now - saved > 60:
+            print(f"lisa {now - began:5.0f} s  val {validate(model, texts, ring, options.batch)}", flush=True)
+            save()
+            saved = time.monotonic()
+    spent = time.monotonic() - began
+    result = {
+        "steps": step,
+        "rate": round(step / spent, 2),
+        "scenes": ring.made,
+        "rendered": round(ring.rate),
+    }
+    scores = validate(model, texts, ring, options.batch)
+    print(f"lisa {spent:5.0f} s  val {scores}", flush=True)
+    return {**result, **scores}
+
+
+@torch.no_grad()
+def validate(model: ModifiedLISA, texts: Texts, ring: Ring, batch: int) -> dict[str, Any]:
+    """IoU on the grid of two queries of each val scene, by kind."""
+    model.eval()
+    ious, kinds = [], []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        for first in range(0, len(ring.val_words), batch):
+            words = ring.val_words[first : first + batch]
+            packed = on_device(texts.pack(words, rng), model.device)
+            _, measured, _ = losses_of(model, *ring.val_pixels(first, first + len(words)), packed)
+            ious.append(measured.cpu())
+            kinds.append(packed["kinds"].cpu())
+    model.train()
+    iou, kind = torch.cat(ious), torch.cat(kinds)
+    by_kind = {
+        name: round(float(iou[kind == row].mean()), 3)
+        for row, name in enumerate(QUERY_KINDS)
+        if (kind == row).any()
+    }
+    return {"val_mIoU_on_the_grid": round(float(iou.mean()), 4), "by_kind": by_kind}
 
 
 if __name__ == "__main__":

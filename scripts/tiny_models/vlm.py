@@ -1,228 +1,332 @@
-"""Pretrain the tiny VLM on generated scenes: questions answered in words, and things pointed out.
+"""Pretrain the tiny VLM on generated scenes, end to end: all its weights learn to answer and to point.
 
-Four losses, all but the first through heads that are thrown away:
-- words: next-token prediction of the answers;
-- pointing: after a query, the state of the last token picks the image tokens of the targets;
-- boxes: the same state gives the box around the targets;
-- patches: each patch of the vision tower knows its kind and colour, and where in it things begin.
+Losses, all but the first through heads that are thrown away:
+- words: next-token prediction of the answers to questions;
+- masks: the state behind a query, seen through a projection, picks the cells that answer it from what a
+  bridge makes of the vision tower's layers. Both heads have the shapes that `ModifiedLISA` will train, and the
+  token behind the query has the embedding that its <SEG> starts from, so that the frozen VLM has learned
+  to say there which objects are meant;
+- objects: the mean logit over the cells of each object says whether it is among them;
+- nothing: the same state knows whether anything is meant at all;
+- patches: each patch of the vision tower knows its kind, colour and pattern, and where in it things begin.
 
-Shapes: B scenes, P patches (576), S segments (one question or query each) of all scenes, T tokens.
+Shapes: B scenes, P patches (576), Q queries of a scene, T tokens, N = PADDING + 1 labels.
 """
 
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from data import PADDING, Example, Pool, names_of, normalised
+from data import NAMES, PADDING, Words, normalised
+from ring import Ahead, Ring
 from torch import nn
-from tqdm import tqdm
 
-from modified_lisa.data.scenes.colours import COLOURS
-from modified_lisa.data.scenes.kinds import KINDS
+from modified_lisa.data.scenes import QUERY_KINDS
+from modified_lisa.model.bridge import PyramidBridge, default_layers
+from modified_lisa.model.mask_head import SegProjection
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-TRIGGERS = (" ASSISTANT", " segmentation mask", " segmentation", " mask", "")
-"""What may stand behind a query; its last token's state points at the answer."""
+GRID = 64
+CHANNELS = 128
+MOST_QUERIES = 24
+SEG = -2
+"""Marks the place behind a query among the token ids, until the embeddings are looked up."""
+WEIGHTS = {
+    "words": 0.7,
+    "masks": 2.0,
+    "objects": 1.5,
+    "nothing": 0.3,
+    "kind": 0.4,
+    "colour": 0.3,
+    "texture": 0.2,
+    "edges": 0.4,
+}
 
 
-@dataclass
-class Packed:
-    """Scenes as token rows: the image once, then every question on its own, blind to the others."""
+class Packer:
+    """Scenes as token rows of one length: the image once, then questions and queries, each blind to the others."""
 
-    ids: torch.Tensor  # (B, T)
-    labels: torch.Tensor  # (B, T), -100 where nothing is predicted
-    segment: torch.Tensor  # (B, T): 0 for the image's part, s for segment s, -1 for padding
-    positions: torch.Tensor  # (B, T)
-    pointers: list[tuple[int, int, tuple[int, ...]]]  # (row, token, targets)
+    def __init__(self, tokenizer: Any, text_tokens: int, answers: float = 0.3) -> None:
+        image = tokenizer.convert_tokens_to_ids("<image>")
+        self.begin = [*tokenizer.encode("USER: "), *[image] * 576]
+        self.length = -(-(len(self.begin) + text_tokens) // 64) * 64
+        self.pad, self.end = int(tokenizer.pad_token_id), int(tokenizer.eos_token_id)
+        self.answers = answers
 
-
-def pack(
-    examples: list[Example], tokenizer: Any, generator: torch.Generator, *, questions: int, queries: int
-) -> Packed:
-    """Up to ``questions`` questions and ``queries`` queries of each scene behind one image."""
-    image = tokenizer.convert_tokens_to_ids("<image>")
-    begin = tokenizer.encode("USER: ") + [image] * 576
-    rows, pointers = [], []
-    for row, example in enumerate(examples):
-        ids, labels, segment = list(begin), [-100] * len(begin), [0] * len(begin)
-        positions = list(range(len(begin)))
-        parts: list[tuple[list[int], list[int], tuple[int, ...] | None]] = []
-        for index in torch.randperm(len(example.answers), generator=generator)[:questions]:
-            question, answer = example.answers[int(index)]
-            asked = tokenizer.encode(f"\n{question} ASSISTANT: ", add_special_tokens=False)
-            parts.append(
-                (
-                    asked,
-                    [*tokenizer.encode(f"{answer} ", add_special_tokens=False), tokenizer.eos_token_id],
-                    None,
-                )
-            )
-        for index in torch.randperm(len(example.queries), generator=generator)[:queries]:
-            query, wanted = example.queries[int(index)]
-            trigger = TRIGGERS[int(torch.randint(len(TRIGGERS), (1,), generator=generator))]
-            parts.append((tokenizer.encode(f"\n{query}{trigger}", add_special_tokens=False), [], wanted))
-        for number, (asked, answered, targets) in enumerate(parts, start=1):
-            if targets is not None:
-                pointers.append((row, len(ids) + len(asked) - 1, targets))
-            positions += range(len(begin), len(begin) + len(asked) + len(answered))
-            ids += asked + answered
-            labels += [-100] * len(asked) + answered
-            segment += [number] * (len(asked) + len(answered))
-        rows.append((ids, labels, segment, positions))
-    length = -(-max(len(row[0]) for row in rows) // 32) * 32
-    filled = [
-        torch.tensor([row[place] + [filler] * (length - len(row[place])) for row in rows])
-        for place, filler in enumerate((tokenizer.pad_token_id, -100, -1, 0))
-    ]
-    return Packed(filled[0], filled[1], filled[2], filled[3], pointers)
+    def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """ids, labels (-100: not predicted), segment (0: the image's part, -1: padding), positions, each int64
+        (B, T); at (B, Q), the place of each query's end, -1 for none; chosen, bool (B, Q, N); kinds (B, Q);
+        names (B, 3, N)."""
+        shape = (len(words), self.length)
+        ids, labels = np.full(shape, self.pad), np.full(shape, -100)
+        segment, positions = np.full(shape, -1), np.zeros(shape, np.int64)
+        at = np.full((len(words), MOST_QUERIES), -1)
+        chosen = np.zeros((len(words), MOST_QUERIES, PADDING + 1), bool)
+        kinds = np.zeros((len(words), MOST_QUERIES), np.int64)
+        start = len(self.begin)
+        ids[:, :start], segment[:, :start] = self.begin, 0
+        positions[:, :start] = np.arange(start)
+        for row, scene in enumerate(words):
+            place, number, asked = start, 0, 0
+            answers = rng.permutation(len(scene.answers)).tolist()
+            queries = rng.permutation(len(scene.queries)).tolist()
+            while (answers or queries) and place < self.length:
+                number += 1
+                if queries and asked < MOST_QUERIES and not (answers and rng.random() < self.answers):
+                    wordings, targets, kind = scene.queries[queries.pop()]
+                    part = [*wordings[int(rng.integers(len(wordings)))], SEG]
+                    if place + len(part) > self.length:
+                        break
+                    at[row, asked], kinds[row, asked] = place + len(part) - 1, kind
+                    chosen[row, asked, [target + 1 for target in targets]] = True
+                    asked += 1
+                elif answers:
+                    question, answer = scene.answers[answers.pop()]
+                    part = [*question, *answer, self.end]
+                    if place + len(part) > self.length:
+                        break
+                    labels[row, place + len(question) : place + len(part)] = part[len(question) :]
+                else:
+                    break
+                last = place + len(part)
+                ids[row, place:last], segment[row, place:last] = part, number
+                positions[row, place:last] = np.arange(start, start + len(part))
+                place = last
+        arrays = {
+            "ids": ids, "labels": labels, "segment": segment, "positions": positions, "at": at, "chosen": chosen,
+            "kinds": kinds, "names": np.stack([scene.names for scene in words]),
+        }  # fmt: skip
+        return {key: torch.from_numpy(value) for key, value in arrays.items()}
 
 
 class Heads(nn.Module):
     """The heads that are thrown away."""
 
-    def __init__(self, vision_width: int, width: int) -> None:
+    def __init__(self, vision_width: int, width: int, layers: int) -> None:
         super().__init__()
-        self.pointer = nn.Linear(width, 128)
-        self.place = nn.Linear(width, 128)
+        self.bridge = PyramidBridge(layers, vision_width, CHANNELS, GRID)
+        self.projection = SegProjection(width, torch.zeros(CHANNELS))
         self.bias = nn.Parameter(torch.tensor(-2.0))
-        self.box = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
-        self.kind = nn.Linear(vision_width, len(KINDS) + 1)
-        self.colour = nn.Linear(vision_width, len(COLOURS) + 1)
+        self.nothing = nn.Linear(width, 1)
+        self.patches = nn.ModuleDict(
+            {name: nn.Linear(vision_width, len(table) + 1) for name, table in NAMES.items()}
+        )
         self.edges = nn.Linear(vision_width, 16)
 
 
-def _patch_maps(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels of the 24 x 24 patch centres (B, 576), and occupancy of 4 x 4 parts of each patch (B, 576, 16)."""
-    centres = F.interpolate(labels[:, None].float(), (24, 24), mode="nearest-exact")[:, 0].long()
-    occupied = ((labels > 0) & (labels < PADDING)).float()[:, None]
-    fine = F.interpolate(occupied, (96, 96), mode="area")
-    return centres.flatten(1), F.pixel_unshuffle(fine, 4).flatten(2).transpose(1, 2)
+def seg_ids(tokenizer: Any) -> list[int]:
+    """The tokens whose mean embedding `ModifiedLISA` gives to <SEG> (`tokens.initial_seg_row`)."""
+    return [int(number) for number in tokenizer.encode("segmentation mask", add_special_tokens=False)]
 
 
-def loss_of(
-    vlm: Any,
-    heads: Heads,
-    squares: torch.Tensor,
-    labels: torch.Tensor,
-    examples: list[Example],
-    packed: Packed,
-) -> dict[str, torch.Tensor]:
-    """The four losses, and ``pointing_iou`` of the picked patches."""
-    device = heads.bias.device
-    inner = vlm.model
-    states = inner.vision_tower(normalised(squares, MEAN, STD), output_hidden_states=True)
-    features = [state[:, 1:] for state in states.hidden_states]
-    ids, segment = packed.ids.to(device), packed.segment.to(device)
-    embeds = inner.language_model.get_input_embeddings()(ids)
-    is_image = ids == vlm.config.image_token_id
-    embeds = embeds.masked_scatter(
-        is_image[..., None], inner.multi_modal_projector(features[-2]).to(embeds.dtype)
-    )
-    order = torch.arange(ids.shape[1], device=device)
-    seen = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
-    mask = seen & (order[None, None, :] <= order[None, :, None])
-    hidden = inner.language_model(
-        inputs_embeds=embeds,
-        attention_mask=mask[:, None],
-        position_ids=packed.positions.to(device),
-        use_cache=False,
-    ).last_hidden_state
-    losses: dict[str, torch.Tensor] = {}
+class Learner(nn.Module):
+    """The VLM with its heads, and the losses of a batch."""
 
-    wanted = packed.labels.to(device)[:, 1:]
-    spoken = wanted != -100
-    losses["words"] = F.cross_entropy(vlm.lm_head(hidden[:, :-1][spoken]).float(), wanted[spoken])
+    def __init__(self, vlm: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.vlm = vlm
+        vision, text = vlm.config.vision_config, vlm.config.text_config
+        deepest = vision.num_hidden_layers - 1
+        self.layers = default_layers("pyramid", deepest)
+        self.heads = Heads(vision.hidden_size, text.hidden_size, len(self.layers))
+        self.register_buffer("seg", torch.tensor(seg_ids(tokenizer)), persistent=False)
 
-    centres, occupancy = _patch_maps(labels)
-    rows = torch.tensor([row for row, _, _ in packed.pointers], device=device)
-    at = torch.tensor([token for _, token, _ in packed.pointers], device=device)
-    chosen = torch.zeros(len(rows), PADDING + 1, dtype=torch.bool)
-    for number, (_, _, targets) in enumerate(packed.pointers):
-        chosen[number, [target + 1 for target in targets]] = True
-    chosen = chosen.to(device)
-    picked = chosen.gather(1, centres[rows])
-    places = heads.place(hidden[is_image].view(len(examples), 576, -1))[rows]
-    pointing = (heads.pointer(hidden[rows, at])[:, None] * places).sum(-1) / 128**0.5 + heads.bias
-    pointing = pointing.float()
-    share = pointing.sigmoid()
-    dice = 1 - (2 * (share * picked).sum(1) + 1) / (share.sum(1) + picked.sum(1) + 1)
-    losses["pointing"] = F.binary_cross_entropy_with_logits(pointing, picked.float()) * 4 + dice.mean()
-    with torch.no_grad():
-        found = pointing > 0
-        losses["pointing_iou"] = ((found & picked).sum(1) / (found | picked).sum(1).clamp(min=1)).mean()
-
-    masks = chosen.gather(1, labels.flatten(1)[rows]).view(-1, *labels.shape[1:])
-    columns, lines = masks.any(1).float(), masks.any(2).float()
-    side = labels.shape[-1]
-    ends = (
-        columns.argmax(1),
-        lines.argmax(1),
-        side - columns.flip(1).argmax(1),
-        side - lines.flip(1).argmax(1),
-    )
-    losses["boxes"] = F.smooth_l1_loss(
-        heads.box(hidden[rows, at]).float(), torch.stack(ends, -1).float() / side, beta=0.05
-    )
-
-    kinds, colours = names_of(examples, device)
-    deep, shallow = features[-2], features[2]
-    thing = centres > 0
-    weight = torch.where(thing & (centres < PADDING), 1.0, 0.15).flatten()
-    for name, head, table in (("kind", heads.kind, kinds), ("colour", heads.colour, colours)):
-        each = F.cross_entropy(
-            head(deep).flatten(0, 1).float(), table.gather(1, centres).flatten(), reduction="none"
+    def forward(self, pixels: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Logits of the words (places, vocabulary), masks (B, Q, GRID, GRID), nothing (B, Q), features of layers."""
+        inner = self.vlm.model
+        states = inner.vision_tower(pixels, output_hidden_states=True).hidden_states
+        features = [state[:, 1:] for state in states]
+        ids, segment = batch["ids"], batch["segment"]
+        table = inner.language_model.get_input_embeddings()
+        embeds = table(ids.clamp(min=0))
+        embeds = torch.where((ids == SEG)[..., None], table(self.seg).mean(0), embeds)
+        image = ids == self.vlm.config.image_token_id
+        embeds = embeds.masked_scatter(
+            image[..., None], inner.multi_modal_projector(features[-2]).to(embeds.dtype)
         )
-        losses[name] = (each * weight).sum() / weight.sum()
-    losses["edges"] = F.binary_cross_entropy_with_logits(heads.edges(shallow).float(), occupancy)
-    return losses
+        order = torch.arange(ids.shape[1], device=ids.device)
+        seen = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
+        mask = seen & (order[None, None, :] <= order[None, :, None])
+        hidden = inner.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask[:, None],
+            position_ids=batch["positions"],
+            use_cache=False,
+        ).last_hidden_state
+        spoken = batch["labels"][:, 1:] != -100
+        words = self.vlm.lm_head(hidden[:, :-1][spoken])
+        ends = hidden.gather(1, batch["at"].clamp(min=0)[..., None].expand(-1, -1, hidden.shape[-1]))
+        cells = self.heads.bridge([features[layer] for layer in self.layers])
+        masks = (
+            torch.einsum("bqc,bchw->bqhw", self.heads.projection(ends).to(cells.dtype), cells) / CHANNELS**0.5
+        )
+        return words, masks + self.heads.bias, self.heads.nothing(ends)[..., 0], features[-2], features[2]
+
+    def losses(
+        self, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The losses by name, and the IoU of each query (B, Q), 1 for nothing where nothing is right."""
+        with torch.autocast(squares.device.type, dtype=torch.bfloat16):
+            words, masks, nothing, deep, shallow = self(normalised(squares, MEAN, STD), batch)
+        losses: dict[str, torch.Tensor] = {}
+        wanted = batch["labels"][:, 1:]
+        losses["words"] = F.cross_entropy(words.float(), wanted[wanted != -100], reduction="sum") / max(
+            1, len(words)
+        )
+
+        asked = batch["at"] >= 0
+        cells = labels[:, 2::4, 2::4].flatten(1)
+        inside = (cells != PADDING)[:, None].expand(-1, MOST_QUERIES, -1)
+        target = batch["chosen"].gather(2, cells[:, None].expand(-1, MOST_QUERIES, -1))
+        logits = masks.flatten(2).float()
+        each = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
+        bce = (each * inside).sum(2) / inside.sum(2)
+        share = logits.sigmoid() * inside
+        expected, given = target.sum(2), share.sum(2)
+        smooth = torch.where(expected > 0, 1.0, 40.0)
+        dice = 1 - (2 * (share * target).sum(2) + smooth) / (given + expected + smooth)
+        losses["masks"] = ((4 * bce + dice) * asked).sum() / asked.sum()
+        # Small things and large ones count alike, and what is no thing does not.
+        is_cell = F.one_hot(cells, PADDING + 1).float()
+        sizes = is_cell.sum(1)
+        pooled = torch.einsum("bqp,bpn->bqn", logits, is_cell) / sizes.clamp(min=1)[:, None]
+        things = ((sizes > 0)[:, None] & asked[..., None])[..., 1:PADDING]
+        right = F.binary_cross_entropy_with_logits(
+            pooled[..., 1:PADDING], batch["chosen"][..., 1:PADDING].float(), reduction="none"
+        )
+        losses["objects"] = (right * things).sum() / things.sum()
+        empty = ~batch["chosen"].any(2)
+        blank = F.binary_cross_entropy_with_logits(nothing.float(), empty.float(), reduction="none")
+        losses["nothing"] = (blank * asked).sum() / asked.sum()
+        with torch.no_grad():
+            found = (logits > 0) & inside
+            union = (found | target).sum(2)
+            iou = torch.where(union > 0, (found & target).sum(2) / union.clamp(min=1), 1.0)
+
+        centres = (
+            F.interpolate(labels[:, None].float(), (24, 24), mode="nearest-exact")[:, 0].long().flatten(1)
+        )
+        weight = torch.where((centres > 0) & (centres < PADDING), 1.0, 0.15).flatten()
+        for row, (name, head) in enumerate(self.heads.patches.items()):
+            named = batch["names"][:, row].gather(1, centres).flatten()
+            loss = F.cross_entropy(head(deep).flatten(0, 1).float(), named, reduction="none")
+            losses[name] = (loss * weight).sum() / weight.sum()
+        occupied = ((labels > 0) & (labels < PADDING)).float()[:, None]
+        fine = F.pixel_unshuffle(F.interpolate(occupied, (96, 96), mode="area"), 4).flatten(2).transpose(1, 2)
+        losses["edges"] = F.binary_cross_entropy_with_logits(self.heads.edges(shallow).float(), fine)
+        return losses, iou
 
 
-WEIGHTS = {"words": 1.0, "pointing": 1.5, "boxes": 2.0, "kind": 0.5, "colour": 0.5, "edges": 0.5}
+def rate_at(share: float, peak: float, warm: float = 0.03) -> float:
+    """The learning rate when ``share`` of the time is spent: a short rise, then a cosine to nearly 0."""
+    return peak * min(1.0, share / warm) * (0.5 * (1 + math.cos(math.pi * min(1.0, share))) + 0.005)
+
+
+def make_optimizer(modules: list[nn.Module], lr: float, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over what trains in ``modules``; biases, norms and single vectors do not decay."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=device.type == "cuda")
+
+
+@torch.no_grad()
+def validate(learner: Learner, ring: Ring, packer: Packer, batch: int) -> dict[str, Any]:
+    """Means over the val scenes: losses, IoU on the grid of all queries and by kind, how often nothing is right."""
+    learner.eval()
+    rng = np.random.default_rng(0)
+    sums: dict[str, list[float]] = {}
+    ious, kinds = [], []
+    for first in range(0, len(ring.val_words), batch):
+        words = ring.val_words[first : first + batch]
+        packed = {key: value.to(ring.device) for key, value in packer.pack(words, rng).items()}
+        losses, iou = learner.losses(*ring.val_pixels(first, first + len(words)), packed)
+        for name, value in losses.items():
+            sums.setdefault(name, []).append(float(value))
+        asked = packed["at"] >= 0
+        ious.append(iou[asked].cpu())
+        kinds.append(packed["kinds"][asked].cpu())
+    learner.train()
+    iou, kind = torch.cat(ious), torch.cat(kinds)
+    by_kind = {
+        name: round(float(iou[kind == row].mean()), 3)
+        for row, name in enumerate(QUERY_KINDS)
+        if (kind == row).any()
+    }
+    return {
+        "val_mIoU_on_the_grid": round(float(iou.mean()), 4),
+        **{f"val_{name}": round(sum(values) / len(values), 4) for name, values in sums.items()},
+        "by_kind": by_kind,
+    }
 
 
 def train(
     vlm: Any,
     tokenizer: Any,
-    pool: Pool,
+    ring: Ring,
     *,
-    seconds: float,
-    steps: int,
+    until: float,
     batch: int,
-    fresh: int,
+    text_tokens: int,
     lr: float,
-    device: Any,
-) -> dict[str, float]:
-    """Train for ``seconds`` or ``steps``, whichever ends first; returns the last losses, smoothed."""
-    generator = torch.Generator().manual_seed(0)
-    heads = Heads(vlm.config.vision_config.hidden_size, vlm.config.text_config.hidden_size).to(device)
-    vlm.to(device).train()
-    parameters = [*vlm.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
-    started, step = time.monotonic(), 0
-    smooth: dict[str, float] = {}
-    bar = tqdm(total=round(seconds), unit="s", desc="vlm")
-    while step < steps and (spent := time.monotonic() - started) < seconds:
-        pool.add(fresh)
-        share = max(spent / seconds, step / steps)
+    seed: int,
+    compiled: bool,
+    save: Callable[[], None],
+    save_every: float,
+) -> tuple[dict[str, Any], Learner]:
+    """Train until the clock (`time.monotonic`) says ``until``; returns what was reached, and the heads."""
+    device = ring.device
+    packer = Packer(tokenizer, text_tokens)
+    learner = Learner(vlm, tokenizer).to(device).train()
+    if compiled:
+        learner.forward = torch.compile(learner.forward, dynamic=False)  # type: ignore[method-assign]
+    optimizer = make_optimizer([learner], lr, device)
+    rng = np.random.default_rng([seed, 1])
+
+    def prepare() -> dict[str, torch.Tensor]:
+        places, words = ring.draw(rng, batch)
+        return {"places": torch.from_numpy(places), **packer.pack(words, rng)}
+
+    ahead = Ahead(prepare, device)
+    began = told = saved = time.monotonic()
+    step, smooth = 0, {}
+    while (now := time.monotonic()) < until:
+        share = (now - began) / (until - began)
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, share / 0.05) * (1 - share) ** 0.9
-        squares, labels, examples = pool.draw(batch)
-        packed = pack(examples, tokenizer, generator, questions=8, queries=8)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            losses = loss_of(vlm, heads, squares, labels, examples, packed)
-        optimizer.zero_grad()
-        sum(weight * losses[name] for name, weight in WEIGHTS.items()).backward()  # type: ignore[union-attr]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+            group["lr"] = rate_at(share, lr)
+        packed = ahead.next()
+        losses, iou = learner.losses(*ring.pixels(packed["places"]), packed)
+        optimizer.zero_grad(set_to_none=True)
+        sum(WEIGHTS[name] * loss for name, loss in losses.items()).backward()  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
-        if step % 10 == 0:
-            for name, value in losses.items():
-                smooth[name] = 0.9 * smooth.get(name, value.item()) + 0.1 * value.item()
-            bar.n = min(round(spent), bar.total)
-            bar.set_postfix(
-                step=step, scenes=pool.made, **{name: f"{value:.3f}" for name, value in smooth.items()}
-            )
         step += 1
-    bar.close()
-    return {"steps": step, "scenes": pool.made, **smooth}
+        if now - told > 10 or step == 1:
+            ring.check()
+            asked = packed["at"] >= 0
+            smooth = {name: round(loss.item(), 3) for name, loss in losses.items()}
+            print(
+                f"vlm {now - began:5.0f} s  step {step}  {step / (time.monotonic() - began):.2f} steps/s x {batch} scenes,"
+                f" {int(asked.sum()) / batch:.1f} queries each  rendered {ring.made} ({ring.rate:.0f}/s)"
+                f"  IoU {float(iou[asked].mean()):.3f}  {smooth}",
+                flush=True,
+            )
+            told = time.monotonic()
+        if now - saved > save_every:
+            print(f"vlm {now - began:5.0f} s  val {validate(learner, ring, packer, batch)}", flush=True)
+            save()
+            saved = time.monotonic()
+    spent = time.monotonic() - began
+    result = {
+        "steps": step,
+        "scenes": ring.made,
+        "steps_per_s": round(step / spent, 2),
+        "rendered_per_s": round(ring.rate),
+    }
+    return {**result, **validate(learner, ring, packer, batch)}, learner

@@ -23,6 +23,8 @@ __all__ = ["bce_loss", "dice_loss", "iou_loss", "iou_prediction_loss", "segmenta
 
 # LISA divides by 1000 inside the sums and adds 1e-6: the same ratio as adding 1e-3 to sums of whole pixels.
 SMOOTHING = 1000 * 1e-6
+EMPTY_SHARE = 0.01
+"""Where nothing is expected: the share of the valid pixels that, if predicted, costs half of the loss."""
 _DEFAULT_WEIGHTS = LossWeights()
 
 
@@ -41,6 +43,9 @@ def dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Te
     p = sigmoid(logits), t the target, the sums run over valid pixels, e = 1e-3 pixels. From Milletari et
     al. 2016 (V-Net) with the plain denominator and the smoothing of LISA (Lai et al. 2023), whose code has
     e = 1e-6 after dividing every sum by 1000. Nothing expected and nothing predicted gives 0.
+
+    Where nothing is expected (sum(t) = 0), e is a hundredth of the valid pixels instead: sum(p) / (sum(p) + e).
+    With the small e the loss would be 1 and its gradient 0 for all that a sigmoid can say, however little it is.
     """
     return _dice(*_prepare(logits, target, valid))
 
@@ -98,14 +103,22 @@ def _bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def _dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     both, predicted, expected = _soft_sums(logits, target, weight)
-    ratio = (2 * both + SMOOTHING) / (predicted + expected + SMOOTHING)
+    smoothing = _smoothing(expected, weight)
+    ratio = (2 * both + smoothing) / (predicted + expected + smoothing)
     return (1 - ratio).clamp(min=0)  # rounding may put the ratio a little above 1
 
 
 def _iou(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     both, predicted, expected = _soft_sums(logits, target, weight)
-    ratio = (both + SMOOTHING) / (predicted + expected - both + SMOOTHING)
+    smoothing = _smoothing(expected, weight)
+    ratio = (both + smoothing) / (predicted + expected - both + smoothing)
     return (1 - ratio).clamp(min=0)
+
+
+def _smoothing(expected: Tensor, weight: Tensor) -> Tensor:
+    """e of each mask, (N,): see `dice_loss`. Never below `SMOOTHING`, so that no valid pixel is no 0 / 0."""
+    of_nothing = (EMPTY_SHARE * weight.sum(1)).clamp(min=SMOOTHING)
+    return torch.where(expected > 0, SMOOTHING, of_nothing)
 
 
 def _soft_sums(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

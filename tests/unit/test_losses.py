@@ -102,6 +102,29 @@ def test_bounds_permutation_and_independence(loss, seed):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+def test_an_empty_target_can_be_learned(loss):
+    """Whatever is predicted where nothing is right is pushed away, however much or little it is."""
+    for start in (2.0, -4.0):
+        logits = torch.full((1, 32, 32), start, requires_grad=True)
+        value = loss(logits, torch.zeros(1, 32, 32, dtype=torch.uint8))
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert 0 < value.item() <= 3
+        assert (gradient > 0).all()
+        assert float(gradient.sum()) > 1e-3
+    blank = torch.full((1, 32, 32), -30.0)
+    assert float(loss(blank, torch.zeros(1, 32, 32))) < 1e-6
+
+
+def test_half_the_loss_where_a_hundredth_is_predicted_of_nothing():
+    logits = torch.full((1, 100), -200.0)
+    logits[0, 0] = 200.0
+    for loss in (dice_loss, iou_loss):
+        torch.testing.assert_close(loss(logits, torch.zeros(1, 100)), torch.tensor([0.5]))
+    valid = torch.zeros(1, 100)
+    torch.testing.assert_close(dice_loss(logits, torch.zeros(1, 100), valid), torch.zeros(1))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_perfect_wrong_and_empty(loss):
     target = torch.zeros(3, 4, 4, dtype=torch.uint8)
     target[1, :2] = 1

@@ -208,6 +208,13 @@ def _add_scenes(commands: "argparse._SubParsersAction") -> None:
         metavar="N",
         help="processes (default: one for each core, one for a few scenes)",
     )
+    parser.add_argument(
+        "--no_target_share",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the queries that ask for what is not there (default: 0.1)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace scenes that are already in OUT")
 
 

@@ -100,12 +100,14 @@ def scenes(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         overwrite=arguments.overwrite,
         workers=arguments.workers,
+        no_target_share=arguments.no_target_share,
     )
     for split, number in made["samples"].items():
         held_out = made["held_out"][split]
         print(
             f"{split}: {number} scenes with {len(made['kinds'][split])} kinds of query; not seen in training:"
-            f" the wording of {held_out['wording']}, the combination of {held_out['combination']}"
+            f" the wording of {held_out['wording']}, the combination of {held_out['combination']}, a kind of object of"
+            f" {held_out['kind']}"
         )
     print(f"wrote {made['folder']}")
 

@@ -72,6 +72,8 @@ class Annotation:
     """In the order of the file, without those labelled ``flag``."""
     groups: dict[str, str] = field(default_factory=dict)
     """What results are reported by; see `groups_of`."""
+    no_target: bool = False
+    """Whether the file says (``"no_target": true``) that nothing in the image answers the texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,7 @@ def read_annotation(path: str | os.PathLike[str]) -> Annotation:
 
     ``text`` is a list of strings or one string and may be empty here; ``shapes`` is a list, ``shape_type``
     polygon (also if it is missing), rectangle or circle. Shapes labelled ``flag`` are left out unread.
+    ``"no_target": true`` says that the right answer is nothing; there may be no shape of the target then.
     DataError names the file and all that is wrong with it: no JSON (with the line), no ``text``, no
     ``shapes``, another ``shape_type``, points that are not finite pixel coordinates.
     """
@@ -129,6 +132,10 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
     if not isinstance(listed, list):
         found = _brief(listed) if "shapes" in content else "missing"
         problems.append(f'"shapes" is {found}; a list of shapes is expected')
+    no_target = content.get("no_target")
+    if no_target is not None and not isinstance(no_target, bool):
+        problems.append(f'"no_target" is {_brief(no_target)}; true, false or nothing is expected')
+        no_target = False
     shapes_read = isinstance(listed, list)
     entries = listed if isinstance(listed, list) else []
     for index, entry in enumerate(entries):
@@ -144,7 +151,14 @@ def parse_annotation(path: str | os.PathLike[str]) -> ParsedAnnotation:
         if shape is not None:
             shapes.append(shape)
             names.append(name)
-    annotation = Annotation(path, texts, is_sentence, tuple(shapes), groups=groups_of(content, is_sentence))
+    targets = [name for shape, name in zip(shapes, names, strict=True) if label_value(shape.label) == TARGET]
+    if no_target and targets:
+        problems.append(
+            f'"no_target" is true, and there is something to segment: {targets[0]}; leave one of them'
+        )
+    annotation = Annotation(
+        path, texts, is_sentence, tuple(shapes), groups_of(content, is_sentence), bool(no_target)
+    )
     return ParsedAnnotation(annotation, tuple(names), tuple(problems), texts_read, shapes_read)
 
 

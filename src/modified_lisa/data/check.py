@@ -60,7 +60,7 @@ def check_folder(root: str | os.PathLike[str], splits: str | Iterable[str]) -> l
     Found for each file: an image without annotation and the reverse, two images for one annotation, an
     image that is empty, cut short, damaged (PNG) or not readable, JSON that cannot be read, a missing or empty ``text``, a text
     without words or with several ``<SEG>``,
-    shapes that cannot be drawn, no shape left to segment, polygons of fewer than 3 points, and shapes
+    shapes that cannot be drawn, no shape left to segment (unless the file says ``"no_target": true``), polygons of fewer than 3 points, and shapes
     outside the image. Outside is a shape that covers no pixel at all, or that reaches over the border by more than
     a tenth of the image's longer side, which is what annotations made for another size of the image
     do. One that runs over the border by less is fine: it is cut off there, as in the original.
@@ -208,8 +208,12 @@ def _check_annotation(path: Path, size: tuple[int, int] | None) -> tuple[tuple[s
     for number, text in enumerate(annotation.texts, 1):
         if fault := _text_fault(text):
             problems.append(f"text {number} of {len(annotation.texts)}: {fault}")
-    if parsed.shapes_read and not any(label_value(shape.label) == 1 for shape in annotation.shapes):
-        problems.append("no polygon: it has no shape to segment, apart from 'flag' and 'ignore'")
+    has_target = annotation.no_target or any(label_value(shape.label) == 1 for shape in annotation.shapes)
+    if parsed.shapes_read and not has_target:
+        problems.append(
+            "no polygon: it has no shape to segment, apart from 'flag' and 'ignore'; where nothing is the right "
+            'answer, say so: "no_target": true'
+        )
     for name, shape in zip(parsed.shape_names, annotation.shapes, strict=True):
         if shape.kind == "polygon" and len(shape.points) < 3:
             problems.append(f"{name}: a polygon of {len(shape.points)} points; at least 3 are expected")

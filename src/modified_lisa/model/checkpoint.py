@@ -82,12 +82,15 @@ def _others(path: Path) -> str:
     return f"; {path.parent} holds {', '.join(found[:6])}" if found else f"; {path.parent} holds no .pt file"
 
 
-def save_folder(folder: str | os.PathLike[str], model: Any) -> Path:
-    """Write ``config.json`` and ``model.safetensors``, each atomically, the configuration last."""
+def save_folder(folder: str | os.PathLike[str], model: Any, dtype: torch.dtype = torch.float32) -> Path:
+    """Write ``config.json`` and ``model.safetensors``, each atomically, the configuration last.
+
+    ``dtype`` is that of the stored weights; they are fp32 again when they are loaded.
+    """
     from safetensors.torch import save
 
     folder = Path(folder)
-    weights = {name: tensor.contiguous() for name, tensor in model.trainable_state_dict().items()}
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.trainable_state_dict().items()}
     write_atomically(folder / _WEIGHTS, lambda file: file.write(save(weights, {"format": FORMAT})))
     write_json(folder / _CONFIG, {"format": FORMAT, **model.config.to_dict()})
     return folder

@@ -43,13 +43,13 @@ class VlmSizes:
 
     image_size: int = 336
     patch_size: int = 14
-    vision_width: int = 128
-    vision_layers: int = 5
-    vision_heads: int = 4
-    width: int = 192
-    layers: int = 4
+    vision_width: int = 192
+    vision_layers: int = 6
+    vision_heads: int = 6
+    width: int = 256
+    layers: int = 6
     heads: int = 4
-    mlp: int = 512
+    mlp: int = 704
     spare_rows: int = 8
     """Rows of the embeddings beyond the tokenizer's, as LLaVA-1.5's padded vocabulary has."""
 
@@ -60,12 +60,12 @@ class SamSizes:
 
     image_size: int = 512
     patch_size: int = 8
-    width: int = 96
-    layers: int = 3
-    heads: int = 3
+    width: int = 128
+    layers: int = 5
+    heads: int = 4
     window: int = 8
     global_layers: tuple[int, ...] = ()
-    channels: int = 64
+    channels: int = 128
     decoder_mlp: int = 256
     decoder_heads: int = 4
 

@@ -261,3 +261,25 @@ def test_properties(shapes, dx, dy):
             np.testing.assert_array_equal(
                 np.roll(moved, (-dy, -dx), (0, 1)), draw((label, whole), height=30, width=30)
             )
+
+
+def test_nothing_may_be_the_answer(tmp_path):
+    assert read_annotation(write(tmp_path, no_target=True)).no_target
+    assert read_annotation(write(tmp_path, shape(label="ignore"), no_target=True)).no_target
+    assert not rasterize(read_annotation(write(tmp_path, no_target=True)), 6, 6).any()
+    for value in (False, None):
+        assert not read_annotation(write(tmp_path, shape(), no_target=value)).no_target
+    assert not read_annotation(write(tmp_path, shape())).no_target
+
+
+@pytest.mark.parametrize(
+    ("shapes", "value", "message"),
+    [
+        ((shape(),), True, r"true, and there is something to segment: shape 1 of 1 \(label 'target'\)"),
+        ((), "yes", "\"no_target\" is 'yes'; true, false or nothing"),
+        ((), 1, '"no_target" is 1'),
+    ],
+)
+def test_no_target_must_be_meant(tmp_path, shapes, value, message):
+    with pytest.raises(DataError, match=message):
+        read_annotation(write(tmp_path, *shapes, no_target=value))

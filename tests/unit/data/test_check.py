@@ -214,3 +214,11 @@ def test_a_png_damaged_in_the_middle(tmp_path):
     ((split, name, what),) = found(tmp_path)
     assert (split, name) == ("train", "a.png")
     assert "cannot be decoded" in what
+
+
+@pytest.mark.parametrize(("said", "problems"), [({}, 1), ({"no_target": False}, 1), ({"no_target": True}, 0)])
+def test_no_shape_is_fine_only_where_the_file_says_so(tmp_path, said, problems):
+    add(tmp_path / "train", "a", raw=json.dumps({"text": ["the blue umbrella"], "shapes": [], **said}))
+    listed = found(tmp_path)
+    assert len(listed) == problems
+    assert all("no polygon" in what and '"no_target": true' in what for _, _, what in listed)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modified_lisa.data import ReasonSegDataset, check_folder
 from modified_lisa.data.annotation import rasterize, read_annotation
 from modified_lisa.data.scenes import generate, make_sample
 from modified_lisa.data.scenes.generate import to_labelme
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = generate(out, train=12, val=10, test=0, seed=7, workers=1, progress=False)
     assert summary["samples"] == {"train": 12, "val": 10}
     assert sum(summary["kinds"]["train"].values()) == 12
-    assert summary["held_out"]["train"] == {"wording": 0, "combination": 0}
+    assert summary["held_out"]["train"] == {"wording": 0, "combination": 0, "kind": 0}
     return out
 
 
@@ -73,7 +74,24 @@ def test_the_reader_sees_the_drawn_pixels(folder: Path) -> None:
         assert facts["imagePath"] == f"scene_{number:05d}.jpg"
         assert facts["scene"]["kind"] == query.kind
         assert facts["scene"]["wording_held_out"] is query.wording_held_out
+        assert facts["scene"]["kind_held_out"] is query.kind_held_out
+        assert annotation.no_target is (not query.targets)
+        assert ("no_target" in facts) is (not query.targets)
         assert len(facts["scene"]["objects"]) == len(scene.objects)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 8)])
+def test_the_share_without_a_target(tmp_path: Path, share: float, expected: int) -> None:
+    made = generate(
+        tmp_path / "out", train=8, val=0, test=0, seed=2, workers=1, no_target_share=share, progress=False
+    )
+    assert made["kinds"]["train"].get("no-target", 0) == expected
+    assert not check_folder(tmp_path / "out", ["train"])
+    samples = ReasonSegDataset(tmp_path / "out", "train", every_text=False)
+    assert sum(not (sample.target == 1).any() for sample in samples) == expected
+    for path in (tmp_path / "out" / "train").glob("*.json"):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        assert facts.get("no_target", False) is (facts["shapes"] == [])
 
 
 def test_a_mirror_image_of_the_target_is_ignored() -> None:
@@ -110,9 +128,10 @@ def test_what_is_there_is_kept_or_replaced_on_demand(tmp_path: Path) -> None:
         ({}, "all 0"),
         ({"train": 1, "seed": -3}, "--seed is -3"),
         ({"train": 1, "workers": 0}, "--workers is 0"),
+        ({"train": 1, "no_target_share": 1.5}, "--no_target_share is 1.5"),
     ],
 )
-def test_numbers_that_cannot_be(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+def test_numbers_that_cannot_be(tmp_path: Path, counts: dict[str, float], message: str) -> None:
     arguments = {"train": 0, "val": 0, "test": 0, "seed": 0, **counts}
     with pytest.raises(ConfigError, match=message):
         generate(tmp_path / "out", **arguments, progress=False)

@@ -1,8 +1,10 @@
 """One optimizer step: equal gradients however it is cut, and refusals that leave the weights alone."""
 
+import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -152,3 +154,19 @@ def test_learning_rate() -> None:
     assert 0 < rates[-1] < 0.1
     assert learning_rate(2.0, 0, warmup=0, total=1) == 2.0
     assert learning_rate(2.0, 9, warmup=100, total=10) == pytest.approx(0.2)
+
+
+def test_a_sample_without_a_target_teaches_the_empty_mask() -> None:
+    samples = FakeSet(2)
+    real = samples[0]
+    nothing = dataclasses.replace(real, target=np.zeros_like(real.target))
+    batch = Collator(FakeLISA().processor)([nothing])
+    model = FakeLISA()
+    scores = score_batch(model, batch, LossWeights())
+    scores.check_finite(batch.names)
+    assert all(float(scores.losses[term].detach()) >= 0 for term in TERMS)
+    scores.losses["loss"].sum().backward()
+    assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters())
+    [mask] = scores.metrics.scores
+    assert mask.intersection == 0
+    assert mask.iou == float(mask.union == 0)

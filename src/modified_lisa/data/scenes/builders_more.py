@@ -144,25 +144,29 @@ def _rank_on_side(context: Context) -> Draft | None:
 def several(context: Context) -> Draft | None:
     """All of a group, two objects, two groups, the first few, half of the picture."""
     roll = context.rng.random()
-    if roll < 0.35:
+    if roll < 0.2:
         group = context.pick_group(
-            "kind", "colour", "fact", "colour kind", "texture", "texture kind", least=2
+            "kind", "colour", "fact", "fact", "colour kind", "texture", "texture kind", least=2
         )
         if group is None:
             return None
         slots = {**noun_slots(group), "m": number_word(len(group.members))}
         return Draft("all", BANKS["all"], slots, group.members, group.pairs)
-    if roll < 0.55:
+    if roll < 0.38:
         return _both(context)
-    if roll < 0.7:
+    if roll < 0.48:
         return _two_groups(context)
-    if roll < 0.87:
+    if roll < 0.82:
         return _first_few(context)
     return _half(context)
 
 
 def _both(context: Context) -> Draft | None:
-    first, second = context.reference(), context.reference()
+    """Two objects, of which at least one must be found out."""
+    first = context.reference()
+    second = (context.reference, context.reference_by_use, context.reference_by_rank)[
+        int(context.rng.integers(3))
+    ]()
     if first is None or second is None or first.index == second.index:
         return None
     slots = {**noun_slots(context.any), "r": first.words, "q": second.words}

@@ -26,11 +26,14 @@ __all__ = [
     "noun_slots",
     "superlative",
     "templates_about",
+    "texture_slots",
     "use",
+    "use_templates",
 ]
 
 _RANKS = ("largest", "smallest", "tallest", "widest", "leftmost", "rightmost", "topmost", "lowest", "central")
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
+_HEADS = ("what", "something", "anything")
 _ENDS = {"left": "leftmost", "right": "rightmost", "top": "topmost", "bottom": "lowest"}
 
 
@@ -51,7 +54,8 @@ def templates_about(concept: str, group: Group) -> tuple[str, ...]:
     return tuple(text for text in BANKS[concept] if group.label == "any" or "{n" in text)
 
 
-def _texture_slots(context: Context, texture: str) -> dict[str, Slot]:
+def texture_slots(context: Context, texture: str) -> dict[str, Slot]:
+    """The slots that speak of a pattern: {c}, {d}, {e}."""
     words = TEXTURE_WORDS[texture]
     return {"c": words[int(context.rng.integers(len(words)))], "d": texture, "e": words[0]}
 
@@ -66,7 +70,7 @@ def attribute(context: Context) -> Draft | None:
     if group.label == "colour":
         return Draft("colour", BANKS["colour"], {**slots, "c": group.colour or ""}, group.members)
     if group.label == "texture":
-        extra = _texture_slots(context, group.texture or "")
+        extra = texture_slots(context, group.texture or "")
         return Draft("texture", BANKS["texture"], {**slots, **extra}, group.members)
     if group.label in ("kind", "fact"):
         return Draft("name", BANKS["name"], slots, group.members)
@@ -79,7 +83,7 @@ def attribute(context: Context) -> Draft | None:
     if group.label == "colour kind":
         slots |= {"c": group.colour or ""}
         return Draft("kind and colour", BANKS["kind and colour"], slots, group.members, group.pairs)
-    slots |= _texture_slots(context, group.texture or "")
+    slots |= texture_slots(context, group.texture or "")
     return Draft("kind and texture", BANKS["kind and texture"], slots, group.members, group.pairs)
 
 
@@ -102,7 +106,7 @@ def superlative(context: Context) -> Draft | None:
         place = int(rng.integers(2, min(len(group.members), 4)))
         order = ordered(scene, group.members, _ENDS[end], place)
         concept, found = "nth", order[place - 1] if order else None
-        slots |= {"c": ("", "first", "second", "third")[place], "d": end}
+        slots |= {"c": ("", "first", "second", "third")[place], "d": end, "m": number_word(place)}
     else:
         order = ordered(scene, group.members, "largest", 2) if len(group.members) >= 3 else None
         concept, found = "second largest", order[1] if order else None
@@ -181,7 +185,7 @@ def negation(context: Context) -> Draft | None:
         concept = "not kind"
     elif roll < 0.6:
         texture = NAMED_TEXTURES[int(rng.integers(3))]
-        slots |= _texture_slots(context, texture)
+        slots |= texture_slots(context, texture)
         verdicts, concept = [has_texture(thing, texture) for thing in things], "without texture"
     elif roll < 0.85:
         group = context.pick_group("kind", least=2) if rng.random() < 0.6 else context.any
@@ -215,13 +219,22 @@ def use(context: Context) -> Draft | None:
     if name is None:
         return None
     targets = context.with_fact(name) or ()
-    several = len(targets) > 1
+    return Draft(f"use: {name}", use_templates(name, len(targets) > 1), noun_slots(context.any), targets)
+
+
+def use_templates(name: str, several: bool) -> tuple[str, ...]:
+    """The wordings of a fact, for one target or several."""
     templates = []
     for wording in FACTS[name].wordings:
         mark = "!" if wording.startswith("!") else ""
         text = wording.lstrip("!")
         if text.startswith("that "):
             templates.append(f"{mark}the {{t}} {agree(text, several)}")
+            if not several:
+                templates += [
+                    f"{mark}{head} {text.removeprefix('that ') if head == 'what' else text}"
+                    for head in _HEADS
+                ]
         elif not several or is_sentence(text) or "[" in text or text.startswith("what "):
             templates.append(mark + agree(text, several))
-    return Draft(f"use: {name}", tuple(templates), noun_slots(context.any), targets)
+    return tuple(templates)

@@ -4,14 +4,16 @@ import numpy as np
 
 from modified_lisa.data.scenes.colours import COLOURS, distance, pick_rgb
 from modified_lisa.data.scenes.facts import FACTS, known
-from modified_lisa.data.scenes.held_out import is_held_out
+from modified_lisa.data.scenes.held_out import HELD_OUT_KINDS, is_held_out
 from modified_lisa.data.scenes.kinds import KINDS
 from modified_lisa.data.scenes.patches import Look
 from modified_lisa.data.scenes.textures import NAMED_TEXTURES
 
 __all__ = ["cast"]
 
-_KINDS, _COLOURS = tuple(KINDS), tuple(COLOURS)
+_COLOURS = tuple(COLOURS)
+_KINDS = {True: tuple(KINDS), False: tuple(kind for kind in KINDS if kind not in HELD_OUT_KINDS)}
+"""Kinds that may occur, by whether held-out ones may."""
 _RECIPES = ("mixed", "few kinds", "one kind", "one colour", "odd kind", "fact", "pairs")
 _WEIGHTS = (0.2, 0.2, 0.08, 0.08, 0.06, 0.26, 0.12)
 _CONTRAST = 27.0  # the least CIE76 distance of an object's colour from what is behind it
@@ -24,7 +26,9 @@ def cast(rng: Rng, behind: np.ndarray, *, held_out: bool) -> list[Look]:
     recipe = str(rng.choice(_RECIPES, p=_WEIGHTS))
     count = int(rng.choice(np.arange(2, 10), p=[0.04, 0.12, 0.18, 0.2, 0.17, 0.14, 0.09, 0.06]))
     palette = _visible_colours(rng, behind)
-    kinds, colours = _ROLES[recipe](rng, max(count, 3) if recipe != "mixed" else count, palette)
+    kinds, colours = _ROLES[recipe](
+        rng, max(count, 3) if recipe != "mixed" else count, palette, _KINDS[held_out]
+    )
     themed = str(rng.choice(NAMED_TEXTURES)) if rng.random() < 0.6 else None
     looks = []
     for kind, colour in zip(kinds, colours, strict=True):
@@ -81,49 +85,66 @@ def _some(rng: Rng, options: list[str] | tuple[str, ...], count: int) -> list[st
     return [options[int(index)] for index in rng.choice(len(options), count, replace=False)]
 
 
-def _mixed(rng: Rng, count: int, palette: list[str]) -> tuple[list[str], list[str]]:
+def _mixed(
+    rng: Rng, count: int, palette: list[str], known_kinds: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
     colours = _some(rng, palette, int(rng.integers(2, 6)))
-    return _some(rng, _KINDS, count), [_choice(rng, colours) for _ in range(count)]
+    return _some(rng, known_kinds, count), [_choice(rng, colours) for _ in range(count)]
 
 
-def _few_kinds(rng: Rng, count: int, palette: list[str]) -> tuple[list[str], list[str]]:
-    kinds = _some(rng, _KINDS, int(rng.integers(2, 4)))
+def _few_kinds(
+    rng: Rng, count: int, palette: list[str], known_kinds: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
+    kinds = _some(rng, known_kinds, int(rng.integers(2, 4)))
     colours = _some(rng, palette, int(rng.integers(2, 5)))
     return [_choice(rng, kinds) for _ in range(count)], [_choice(rng, colours) for _ in range(count)]
 
 
-def _one_kind(rng: Rng, count: int, palette: list[str]) -> tuple[list[str], list[str]]:
-    kind = _choice(rng, list(_KINDS))
+def _one_kind(
+    rng: Rng, count: int, palette: list[str], known_kinds: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
+    kind = _choice(rng, list(known_kinds))
     colours = _some(rng, palette, count)
     colours += [_choice(rng, colours) for _ in range(count - len(colours))]
     return [kind] * count, colours
 
 
-def _one_colour(rng: Rng, count: int, palette: list[str]) -> tuple[list[str], list[str]]:
+def _one_colour(
+    rng: Rng, count: int, palette: list[str], known_kinds: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
     common, odd = _some(rng, palette, 2)
-    kinds = _some(rng, _KINDS, int(rng.integers(1, count + 1)))
+    kinds = _some(rng, known_kinds, int(rng.integers(1, count + 1)))
     return [_choice(rng, kinds) for _ in range(count)], [odd, *[common] * (count - 1)]
 
 
-def _odd_kind(rng: Rng, count: int, palette: list[str]) -> tuple[list[str], list[str]]:
-    common, odd = _some(rng, _KINDS, 2)
+def _odd_kind(
+    rng: Rng, count: int, palette: list[str], known_kinds: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
+    common, odd = _some(rng, known_kinds, 2)
     colours = _some(rng, palette, int(rng.integers(1, 5)))
     return [odd, *[common] * (count - 1)], [_choice(rng, colours) for _ in range(count)]
 
 
-def _with_fact(rng: Rng, count: int, palette: list[str]) -> tuple[list[str], list[str]]:
-    fact = _choice(rng, list(FACTS))
-    yes = [kind for kind in _KINDS if known(kind, fact) is True]
-    rest = [kind for kind in _KINDS if known(kind, fact) is False]
+def _with_fact(
+    rng: Rng, count: int, palette: list[str], known_kinds: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
+    while True:
+        fact = _choice(rng, list(FACTS))
+        yes = [kind for kind in known_kinds if known(kind, fact) is True]
+        if yes:
+            break
+    rest = [kind for kind in known_kinds if known(kind, fact) is False]
     wanted = min(int(rng.choice([1, 1, 2, 3])), count - 1)
     kinds = [_choice(rng, yes) for _ in range(wanted)] + _some(rng, rest, count - wanted)
     colours = _some(rng, palette, int(rng.integers(2, 6)))
     return kinds, [_choice(rng, colours) for _ in range(count)]
 
 
-def _pairs(rng: Rng, count: int, palette: list[str]) -> tuple[list[str], list[str]]:
+def _pairs(
+    rng: Rng, count: int, palette: list[str], known_kinds: tuple[str, ...]
+) -> tuple[list[str], list[str]]:
     kinds: list[str] = []
-    for kind in _some(rng, _KINDS, count):
+    for kind in _some(rng, known_kinds, count):
         kinds += [kind] * int(rng.integers(1, 4))
     colours: list[str] = []
     for colour in _some(rng, palette, len(palette)):

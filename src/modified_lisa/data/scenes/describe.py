@@ -13,6 +13,7 @@ from modified_lisa.data.scenes.builders_one import noun_slots
 from modified_lisa.data.scenes.drafts import Context, Reference, the
 from modified_lisa.data.scenes.facts import FACTS
 from modified_lisa.data.scenes.groups import Group, kind_words
+from modified_lisa.data.scenes.held_out import HELD_OUT_KINDS
 from modified_lisa.data.scenes.judge import SIDES, extreme, has_colour, has_fact, is_kind, larger, on_side
 from modified_lisa.data.scenes.kinds import KINDS
 from modified_lisa.data.scenes.scene import Scene, SceneObject
@@ -43,6 +44,8 @@ _SIDE_WORDS = {"left": "to the left of", "right": "to the right of", "above": "a
 _LARGER = ("Which is larger, {r} or {q}?", "Which of the two is bigger: {r} or {q}?")
 _CAN = ("Is there something {c}?", "Is there anything here {c}?")
 _BEHIND = ("What is the background?", "What is behind the objects?", "Where was this picture taken?")
+_FAMILIAR = [kind for kind in KINDS if kind not in HELD_OUT_KINDS]
+_FAMILIAR_FACTS = [name for name, fact in FACTS.items() if not fact.yes <= HELD_OUT_KINDS]
 _RANKS = ("largest", "smallest", "leftmost", "rightmost", "topmost", "lowest", "tallest", "widest")
 
 
@@ -176,7 +179,7 @@ def _of_uses(context: Context, speaker: Speaker) -> list[Pair]:
         reference = context.reference_by_use()
         if reference is not None:
             pairs += _about(context, speaker, reference, named=False)
-    for name in context.rng.choice(list(FACTS), 8, replace=False):
+    for name in context.rng.choice(_FAMILIAR_FACTS, 8, replace=False):
         verdicts = [has_fact(thing, str(name)) for thing in context.scene.objects]
         if True in verdicts or None not in verdicts:
             clause = speaker.pick([text for text in FACTS[str(name)].wordings if text.startswith("that ")])
@@ -193,7 +196,7 @@ def _counts(context: Context, speaker: Speaker) -> list[Pair]:
 def _existence(context: Context, speaker: Speaker) -> list[Pair]:
     pairs = []
     things = context.scene.objects
-    for kind in context.rng.choice(list(KINDS), 3, replace=False):
+    for kind in context.rng.choice(_FAMILIAR, 3, replace=False):
         name = KINDS[str(kind)].name
         verdicts = [is_kind(thing, name) for thing in things]
         if None not in verdicts:

@@ -28,6 +28,8 @@ class Draft:
     slots: dict[str, Slot]
     targets: tuple[int, ...]
     pairs: Pairs = frozenset()
+    plural: bool | None = None
+    """Whether it speaks of several; None: as many as there are targets."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from modified_lisa.data.scenes.held_out import SPLITS
-from modified_lisa.data.scenes.queries import Query, make_queries
+from modified_lisa.data.scenes.queries import HELD_OUT, NO_TARGET_SHARE, Query, make_queries
 from modified_lisa.data.scenes.render import make_scene
 from modified_lisa.data.scenes.scene import Scene
 from modified_lisa.errors import ConfigError, DataError
@@ -46,32 +46,34 @@ def generate(
     seed: int,
     overwrite: bool = False,
     workers: int | None = None,
+    no_target_share: float = NO_TARGET_SHARE,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Write ``train``, ``val`` and ``test`` samples (image and JSON pairs) under ``out``.
 
     ``workers`` processes (None: one for each core, one alone for a small folder); several start as new
     interpreters, so a script that asks for them needs the usual ``if __name__ == "__main__"``. A split of
-    0 samples gets no folder. ``overwrite`` removes earlier scenes under ``out`` and no other file.
+    0 samples gets no folder. ``no_target_share`` of the queries ask for what is not there; their JSON has no
+    shapes and says ``"no_target": true``. ``overwrite`` removes earlier scenes under ``out`` and no other file.
 
     Returns {"folder", "samples": {split: count}, "kinds": {split: {kind of query: count}},
-    "held_out": {split: {"wording": count, "combination": count}}}.
-    ConfigError for counts below 0 or all 0; DataError when ``out`` has files and ``overwrite`` is not set.
+    "held_out": {split: {"wording": count, "combination": count, "kind": count}}}.
+    ConfigError for counts below 0 or all 0, or a share outside 0 to 1; DataError when ``out`` has files and ``overwrite`` is not set.
     """
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
-    _check_counts(counts, seed, workers)
+    _check_counts(counts, seed, workers, no_target_share)
     folder = _prepare(Path(out), overwrite=overwrite)
     jobs = [(split, number) for split, count in counts.items() for number in range(1, count + 1)]
     if workers is None:
         workers = max(1, min(os.cpu_count() or 1, len(jobs) // _WORTH_A_PROCESS))
     kinds: dict[str, Counter[str]] = {split: Counter() for split, count in counts.items() if count}
-    kept = {split: Counter(wording=0, combination=0) for split in kinds}
+    kept = {split: Counter(dict.fromkeys(HELD_OUT, 0)) for split in kinds}
     bar = tqdm(total=len(jobs), desc="scenes", unit="scene", disable=not progress)
     with bar:
-        for (split, _), facts in zip(jobs, _run(folder, seed, jobs, workers), strict=True):
+        for (split, _), facts in zip(jobs, _run(folder, seed, no_target_share, jobs, workers), strict=True):
             kinds[split][facts["kind"]] += 1
-            kept[split]["wording"] += facts["wording_held_out"]
-            kept[split]["combination"] += facts["combination_held_out"]
+            for what in HELD_OUT:
+                kept[split][what] += facts[f"{what}_held_out"]
             bar.update()
     return {
         "folder": str(folder),
@@ -81,12 +83,14 @@ def generate(
     }
 
 
-def make_sample(seed: int, split: str, number: int) -> tuple[Scene, Query]:
+def make_sample(
+    seed: int, split: str, number: int, no_target_share: float = NO_TARGET_SHARE
+) -> tuple[Scene, Query]:
     """The scene and the query of sample ``number`` (from 1) of a split; the same for ever for the same seed."""
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
     while True:
         scene = make_scene(rng, split=split)
-        queries = make_queries(scene, rng, split=split, count=1)
+        queries = make_queries(scene, rng, split=split, count=1, no_target_share=no_target_share)
         if queries:
             return scene, queries[0]
 
@@ -106,6 +110,7 @@ def to_labelme(scene: Scene, query: Query, image_name: str) -> dict[str, Any]:
         "text": list(query.texts),
         "is_sentence": query.is_sentence,
         "shapes": shapes,
+        **({} if query.targets else {"no_target": True}),
         "imagePath": image_name,
         "imageData": None,
         "imageHeight": scene.height,
@@ -115,6 +120,7 @@ def to_labelme(scene: Scene, query: Query, image_name: str) -> dict[str, Any]:
             "concept": query.concept,
             "wording_held_out": query.wording_held_out,
             "combination_held_out": query.combination_held_out,
+            "kind_held_out": query.kind_held_out,
             "targets": list(query.targets),
             "background": scene.background,
             "objects": [thing.to_dict() for thing in scene.objects],
@@ -132,7 +138,9 @@ def _shape(label: str, polygon: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _check_counts(counts: dict[str, int], seed: int, workers: int | None) -> None:
+def _check_counts(counts: dict[str, int], seed: int, workers: int | None, no_target_share: float) -> None:
+    if not 0 <= no_target_share <= 1:
+        raise ConfigError(f"--no_target_share is {no_target_share}; it must be 0 to 1")
     for split, count in counts.items():
         if count < 0:
             raise ConfigError(f"--{split} is {count}; it must be at least 0")
@@ -158,8 +166,10 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path:
     return folder
 
 
-def _run(folder: Path, seed: int, jobs: list[tuple[str, int]], workers: int) -> Iterator[dict[str, Any]]:
-    work = partial(_write_sample, folder, seed)
+def _run(
+    folder: Path, seed: int, no_target_share: float, jobs: list[tuple[str, int]], workers: int
+) -> Iterator[dict[str, Any]]:
+    work = partial(_write_sample, folder, seed, no_target_share)
     if workers == 1:
         yield from map(work, jobs)
         return
@@ -172,13 +182,13 @@ def _run(folder: Path, seed: int, jobs: list[tuple[str, int]], workers: int) -> 
         yield from results
 
 
-def _write_sample(folder: Path, seed: int, job: tuple[str, int]) -> dict[str, Any]:
+def _write_sample(folder: Path, seed: int, no_target_share: float, job: tuple[str, int]) -> dict[str, Any]:
     split, number = job
-    scene, query = make_sample(seed, split, number)
+    scene, query = make_sample(seed, split, number, no_target_share)
     stem = folder / split / f"scene_{number:05d}"
     annotation = to_labelme(scene, query, f"{stem.name}.jpg")
     coded = io.BytesIO()
     Image.fromarray(scene.image).save(coded, **_JPEG)
     write_atomically(stem.with_suffix(".jpg"), lambda file: file.write(coded.getvalue()))
     write_text(stem.with_suffix(".json"), json.dumps(annotation, ensure_ascii=False, allow_nan=False) + "\n")
-    return {name: annotation["scene"][name] for name in ("kind", "wording_held_out", "combination_held_out")}
+    return {name: annotation["scene"][name] for name in ("kind", *(f"{what}_held_out" for what in HELD_OUT))}

@@ -5,6 +5,8 @@ several; ``{r}``, ``{q}`` another object ("the blue box"); ``{c}``, ``{d}`` a wo
 ``{m}`` a number; ``{t}``, ``{t1}``, ``{ts}`` thing or object or item.
 """
 
+from modified_lisa.data.scenes.wordings_more import MORE, MORE_COMMANDS, MORE_QUESTIONS
+
 __all__ = ["BANKS", "COMMANDS", "QUESTIONS", "TEXTURE_WORDS"]
 
 COMMANDS = (
@@ -21,6 +23,7 @@ COMMANDS = (
     "!I am looking for {np}.",
     "!Colour in {np}.",
     "!Would you pick out {np}, please?",
+    *MORE_COMMANDS,
 )
 """Sentences around any phrase."""
 QUESTIONS = (
@@ -32,6 +35,7 @@ QUESTIONS = (
     "!In which part of the image [is|are] {np}?",
     "!Where should I look for {np}?",
     "!Whereabouts [is|are] {np}?",
+    *MORE_QUESTIONS,
 )
 """Sentences around a phrase that starts with "the" or a number."""
 
@@ -101,3 +105,4 @@ BANKS: dict[str, tuple[str, ...]] = {
     "largest on side": ("the largest {n1} {d} {r}", "of the {ns} {d} {r}, the biggest one", "Which is the largest {n1} {d} {r}?", "!the {n1} of the greatest size {d} {r}", "!What takes up the most room of all the {ns} {d} {r}?"),
     "smallest on side": ("the smallest {n1} {d} {r}", "of the {ns} {d} {r}, the smallest one", "Which is the smallest {n1} {d} {r}?", "!the {n1} of the least size {d} {r}", "!What takes up the least room of all the {ns} {d} {r}?"),
 }  # fmt: skip
+BANKS = {concept: (*texts, *MORE.get(concept, ())) for concept, texts in BANKS.items()}

@@ -1,0 +1,138 @@
+"""The scripts that pretrain the bundled models: what they teach is what `ModifiedLISA` will read."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from factory import SAM, TEXTS
+from modified_lisa import ModifiedLISA
+from modified_lisa.model.tiny import VlmSizes, build_sam, build_tokenizer, build_vlm, save_sam, save_vlm
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "tiny_models"
+SIZES = VlmSizes(vision_width=16, vision_layers=4, vision_heads=2, width=32, layers=2, heads=2, mlp=32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    sys.path.insert(0, str(SCRIPTS))
+    yield
+    sys.path.remove(str(SCRIPTS))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer([*TEXTS, *["segmentation mask"] * 20], 500)
+
+
+def example(tokenizer, seed=0, split="train"):
+    from data import Maker
+    from vlm import MEAN
+
+    def encode(text):
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    maker = Maker(336, "bicubic", MEAN, answer=encode, query=lambda text: encode(f"\n{text}"))
+    return maker(np.random.default_rng(seed), split)
+
+
+def test_an_example_says_what_is_where(tokenizer):
+    from data import NAMES, PADDING
+
+    made = example(tokenizer)
+    assert made.square.shape == (3, 336, 336)
+    found = set(np.unique(made.labels).tolist()) - {0, PADDING}
+    assert found == {number + 1 for number in range(len(found))}
+    kinds = made.words.names[0]
+    assert (kinds[list(found)] > 0).all()
+    assert kinds.max() <= len(NAMES["kind"])
+    assert all(set(targets) <= {label - 1 for label in found} for _, targets, _ in made.words.queries)
+
+
+def test_the_state_that_learns_to_point_is_the_one_that_becomes_a_mask(tokenizer, tmp_path):
+    """Packed among others and behind one image, a query has the state that ModifiedLISA sees at <SEG>."""
+    from vlm import MEAN, SEG, STD, Learner, Packer, normalised
+
+    torch.manual_seed(0)
+    vlm = build_vlm(tokenizer, SIZES).eval()
+    save_vlm(tmp_path / "vlm", vlm, tokenizer)
+    save_sam(tmp_path / "sam", build_sam(SAM))
+    model = ModifiedLISA(
+        str(tmp_path / "vlm"), str(tmp_path / "sam"), dtype="fp32", quantize=False, device="cpu"
+    )
+    made = example(tokenizer)
+    learner = Learner(vlm, tokenizer).eval()
+    packed = Packer(tokenizer, 376).pack([made.words], np.random.default_rng(0))
+    pixels = normalised(torch.from_numpy(made.square)[None], MEAN, STD)
+    states = []
+    learner.heads.projection.register_forward_hook(lambda _module, given, _out: states.append(given[0]))
+    with torch.no_grad():
+        learner(pixels, packed)
+        place = int(packed["at"][0, 3])
+        segment = packed["segment"][0] == packed["segment"][0, place]
+        ids = packed["ids"][0][segment]
+        assert int(ids[-1]) == SEG
+        inputs = model.processor(
+            [np.zeros((336, 336, 3), np.uint8)], [tokenizer.decode(ids[:-1]).removeprefix("\n")]
+        )
+        encoding = model.vision(pixels, None)
+        theirs = model.seg_states(encoding.tokens, inputs)[0]
+    torch.testing.assert_close(states[0][0, 3], theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_both_trainings_take_steps(tokenizer):
+    import sam as sam_script
+    import vlm as vlm_script
+
+    torch.manual_seed(0)
+    made = [example(tokenizer, seed) for seed in range(2)]
+    squares = torch.stack([torch.from_numpy(one.square) for one in made])
+    labels = torch.stack([torch.from_numpy(one.labels).long() for one in made])
+    words = [one.words for one in made]
+    learner = vlm_script.Learner(build_vlm(tokenizer, SIZES), tokenizer)
+    optimizer = vlm_script.make_optimizer([learner], 3e-3, torch.device("cpu"))
+    packed = vlm_script.Packer(tokenizer, 120).pack(words, np.random.default_rng(0))
+    seen = []
+    for _ in range(6):
+        losses, iou = learner.losses(squares, labels, packed)
+        assert set(losses) == set(vlm_script.WEIGHTS)
+        assert iou.shape == packed["at"].shape
+        total = sum(vlm_script.WEIGHTS[name] * loss for name, loss in losses.items())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        seen.append(total.item())
+    assert seen[-1] < seen[0]
+
+    from torch.nn import functional
+
+    small = torch.from_numpy(np.stack([one.square for one in made])).float()
+    small = functional.interpolate(small, (512, 512)).to(torch.uint8)
+    of_sam = sam_script.Learner(build_sam(sam_script_sizes()))
+    chosen = sam_script.choose(words, np.random.default_rng(1))
+    loss, ious = of_sam(small, labels, chosen)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert set(ious) == set(sam_script.WAYS)
+    assert of_sam.sam.vision_encoder.patch_embed.projection.weight.grad is not None
+
+
+def sam_script_sizes():
+    from modified_lisa.model.tiny import SamSizes
+
+    return SamSizes(width=16, layers=1, heads=2, channels=16, decoder_mlp=16, decoder_heads=2)
+
+
+def test_packed_rows_hold_whole_queries_only(tokenizer):
+    from vlm import SEG, Packer
+
+    words = [example(tokenizer, seed).words for seed in range(3)]
+    packed = Packer(tokenizer, 200).pack(words, np.random.default_rng(0))
+    assert packed["ids"].shape == (3, 832)
+    for row in range(3):
+        ends = packed["at"][row][packed["at"][row] >= 0]
+        assert (packed["ids"][row][ends] == SEG).all()
+        assert int((packed["ids"][row] == SEG).sum()) == len(ends)
+        assert len(set(packed["segment"][row][ends].tolist())) == len(ends)
