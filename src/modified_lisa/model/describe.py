@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from modified_lisa.model.nf4.linear import NF4Linear
+
 __all__ = ["describe_parameters", "weights_of"]
 
 
@@ -14,8 +16,8 @@ def weights_of(module: nn.Module) -> int:
     for parameter in module.parameters(recurse=False):
         state = getattr(parameter, "quant_state", None)  # bitsandbytes' 4 bit
         total += int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
-    if hasattr(module, "codes"):  # nf4.NF4Linear
-        total += 2 * module.codes.numel()
+    if isinstance(module, NF4Linear):
+        total += module.in_features * module.out_features
     return total
 
 
