@@ -14,7 +14,9 @@ __all__ = [
     "BRIDGES",
     "DATASETS",
     "DTYPES",
+    "PROTOCOLS",
     "QUANTIZATIONS",
+    "SEG_PROJECTIONS",
     "SEG_STATES",
     "VISION_SOURCES",
     "LossWeights",
@@ -28,6 +30,8 @@ DATASETS = ("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco")
 BRIDGES = ("pyramid", "linear")
 SEG_STATES = ("at", "before")
 QUANTIZATIONS = ("nf4", "int8", "none")
+SEG_PROJECTIONS = ("normed", "plain")
+PROTOCOLS = ("native", "lisa")
 
 
 def _choice(flag: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -67,6 +71,12 @@ class ModelConfig:
     """Encoder layers that the bridge reads, as indices into the hidden states; None: the design's default."""
     seg_state: str = "at"
     """Which hidden state becomes the mask: ``at`` the <SEG> token, or ``before`` it (published LISA)."""
+    seg_projection: str = "normed"
+    """``normed``: LayerNorm, Linear, ReLU, Linear; ``plain``: without the LayerNorm, as published LISA."""
+    protocol: str = "native"
+    """``native``: the VLM's chat template, images padded; ``lisa``: the original LISA's prompts and images."""
+    seg_token_id: int | None = None
+    """Id of the original's ``[SEG]`` under LISA's protocol; None: what the model's files say."""
     train_mask_decoder: bool = False
     train_projector: bool = False
     lora_r: int = 0
@@ -80,6 +90,19 @@ class ModelConfig:
         _choice("--dtype", self.dtype, DTYPES)
         _choice("--bridge", self.bridge, BRIDGES)
         _choice("seg_state", self.seg_state, SEG_STATES)
+        _choice("seg_projection", self.seg_projection, SEG_PROJECTIONS)
+        _choice("protocol", self.protocol, PROTOCOLS)
+        if self.seg_token_id is not None:
+            _at_least("seg_token_id", self.seg_token_id, 0, whole=True)
+            if self.protocol != "lisa":
+                raise ConfigError(
+                    "seg_token_id is for LISA's protocol; other models have a <SEG> of their own"
+                )
+        if self.protocol == "lisa" and self.vision_source != "dual":
+            raise ConfigError(
+                f"LISA's protocol is for the 'dual' vision source; this model's is {self.vision_source!r}: CLIP and SAM see "
+                "different squares under it"
+            )
         _at_least("--lora_r", self.lora_r, 0, whole=True)
         _at_least("--lora_dropout", self.lora_dropout, 0)
         if self.lora_dropout >= 1:

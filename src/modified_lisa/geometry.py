@@ -9,6 +9,7 @@ same fraction of the side in all of them.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class Frame:
 
     height: int
     width: int
+    fine_side: ClassVar[int] = _FINE_SIDE
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -106,7 +108,9 @@ class Frame:
             raise ImageError(f"got mask logits of shape {tuple(logits.shape)}; expected (N, side, side)")
         if not len(logits):
             return logits.new_zeros((0, self.height, self.width))
-        height, width = self.content(_FINE_SIDE)
-        fine = F.interpolate(logits[:, None], (_FINE_SIDE, _FINE_SIDE), mode="bilinear", align_corners=False)
+        height, width = self.content(self.fine_side)
+        fine = F.interpolate(
+            logits[:, None], (self.fine_side, self.fine_side), mode="bilinear", align_corners=False
+        )
         fine = fine[..., :height, :width]
         return F.interpolate(fine, (self.height, self.width), mode="bilinear", align_corners=False)[:, 0]

@@ -2,10 +2,21 @@
 
 from modified_lisa.errors import ConfigError
 
-__all__ = ["SEG_TOKEN", "user_turn", "with_seg"]
+__all__ = ["SEG_TOKEN", "Query", "user_turn", "with_seg"]
 
 SEG_TOKEN = "<SEG>"
 """Its hidden state becomes a mask."""
+
+
+class Query(str):
+    """A query that knows whether it is a sentence or a phrase; None: nobody has said. Only LISA's protocol asks."""
+
+    is_sentence: bool | None
+
+    def __new__(cls, text: str, is_sentence: bool | None = None) -> "Query":
+        query = super().__new__(cls, text)
+        query.is_sentence = is_sentence
+        return query
 
 
 def with_seg(text: str) -> str:

@@ -35,7 +35,7 @@ def initial_seg_row(tokenizer: Any, embedding: nn.Embedding) -> torch.Tensor:
     The mean of all rows where the tokenizer has no token for these words. Spare rows of a padded vocabulary
     hold near-constant noise far from any word the model has seen.
     """
-    ids = tokenizer.encode("segmentation mask", add_special_tokens=False)
+    ids = tokenizer.encode("segmentation mask", add_special_tokens=False) if tokenizer is not None else []
     rows = embedding.weight.detach()
     if ids:
         rows = rows[torch.tensor(ids, device=rows.device)]

@@ -190,7 +190,9 @@ def test_importing_it_loads_nothing_heavy(module):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["segment"], ["evaluate"], ["merge-results"], ["scenes"], ["train"]], ids=" ".join
+    "command",
+    [[], ["segment"], ["evaluate"], ["merge-results"], ["scenes"], ["train"], ["import-lisa"]],
+    ids=" ".join,
 )
 def test_help_loads_nothing_heavy(command):
     output = run(

@@ -59,7 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"modified-lisa {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_segment, _add_scenes, _add_train, _add_evaluate, _add_merge_results):
+    for add in (
+        _add_segment,
+        _add_scenes,
+        _add_train,
+        _add_evaluate,
+        _add_merge_results,
+        _add_import_lisa,
+    ):
         add(commands)
     return parser
 
@@ -226,6 +233,36 @@ def _add_train(commands: "argparse._SubParsersAction") -> None:
         epilog="On several GPUs: accelerate launch scripts/train_new2.py, with the same arguments.",
     )
     add_training_arguments(parser)
+
+
+def _add_import_lisa(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "import-lisa",
+        "convert a checkpoint in the original LISA's layout into a folder of this package's own",
+        epilog="Example: modified-lisa import-lisa xinlai/LISA-7B-v1 models/lisa-7b --quantize",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="the checkpoint: a folder or a hub name")
+    parser.add_argument("out", metavar="OUT", help="folder to make")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="precision in which OUT is loaded (default: that of SOURCE's files)"
+    )
+    parser.add_argument(
+        "--quantize",
+        action="store_true",
+        help="load OUT's language model in 4 bit; the files stay as they are",
+    )
+    parser.add_argument(
+        "--vision_tower",
+        metavar="NAME",
+        help="folder or hub name of the CLIP (default: the one that SOURCE's config.json names)",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="NAME", help="folder or hub name of the tokenizer (default: SOURCE)"
+    )
+    parser.add_argument(
+        "--seg_token_id", type=int, metavar="N", help="id of [SEG], for a checkpoint without a tokenizer"
+    )
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:

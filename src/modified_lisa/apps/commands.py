@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["evaluate", "merge_results", "scenes", "segment", "train"]
+__all__ = ["evaluate", "import_lisa", "merge_results", "scenes", "segment", "train"]
 
 
 def segment(arguments: argparse.Namespace) -> None:
@@ -120,6 +120,13 @@ def train(arguments: argparse.Namespace) -> None:
     from modified_lisa.training import run  # torch comes in here, after the arguments have been checked
 
     run.train(config)
+
+
+def import_lisa(arguments: argparse.Namespace) -> None:
+    """Convert a checkpoint of the original LISA; print where it is and what to do with it."""
+    from modified_lisa.apps.importing import run
+
+    run(arguments)
 
 
 def _model_overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from modified_lisa.data.check import Pair, Problem, check_split, list_problems, 
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError
 from modified_lisa.images import read_image
+from modified_lisa.prompts import Query
 
 __all__ = ["ReasonSegDataset"]
 
@@ -67,7 +68,8 @@ class ReasonSegDataset:
         image = read_image(pair.image)
         annotation = read_annotation(pair.annotation)
         target = rasterize(annotation, *image.shape[:2])
-        return Sample(self._name(pair, number), image, pair.texts[number], target, annotation.groups)
+        text = Query(pair.texts[number], annotation.is_sentence)
+        return Sample(self._name(pair, number), image, text, target, annotation.groups)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

@@ -24,6 +24,7 @@ __all__ = [
     "read_pretrained",
     "save_checkpoint",
     "save_folder",
+    "write_folder",
 ]
 
 FORMAT = "modified-lisa-1"
@@ -87,12 +88,20 @@ def save_folder(folder: str | os.PathLike[str], model: Any, dtype: torch.dtype =
 
     ``dtype`` is that of the stored weights; they are fp32 again when they are loaded.
     """
+    weights = {name: tensor.to(dtype) for name, tensor in model.trainable_state_dict().items()}
+    return write_folder(folder, model.config.to_dict(), weights)
+
+
+def write_folder(
+    folder: str | os.PathLike[str], config: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> Path:
+    """`save_folder` for a model that is not built: its configuration in plain values, its trained weights."""
     from safetensors.torch import save
 
     folder = Path(folder)
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.trainable_state_dict().items()}
-    write_atomically(folder / _WEIGHTS, lambda file: file.write(save(weights, {"format": FORMAT})))
-    write_json(folder / _CONFIG, {"format": FORMAT, **model.config.to_dict()})
+    plain = {name: tensor.contiguous() for name, tensor in weights.items()}
+    write_atomically(folder / _WEIGHTS, lambda file: file.write(save(plain, {"format": FORMAT})))
+    write_json(folder / _CONFIG, {"format": FORMAT, **config})
     return folder
 
 
@@ -118,6 +127,10 @@ def read_pretrained(source: str | os.PathLike[str]) -> tuple[ModelConfig, dict[s
         raise CheckpointError(f"{path} is torn or not a checkpoint: {error}") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path / _CONFIG} is not of the format {FORMAT!r}")
+    for name in ("vlm_name", "sam_name"):
+        # A folder that holds its own models, as import-lisa makes, names them by "./" and may be moved.
+        if isinstance(given := values.get(name), str) and given.startswith("./") and (path / given).is_dir():
+            values[name] = str(path.resolve() / given)
     return _model_config(values, path), weights
 
 

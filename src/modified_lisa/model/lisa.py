@@ -23,8 +23,9 @@ from modified_lisa.model.adapters import add_lora
 from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
 from modified_lisa.model.describe import describe_parameters
 from modified_lisa.model.inputs import ModelInputs
-from modified_lisa.model.mask_head import MaskHead, SegProjection
+from modified_lisa.model.mask_head import SEG_PROJECTIONS, MaskHead
 from modified_lisa.model.nf4.linear import use_fast_nf4
+from modified_lisa.model.original_lisa import building as original_lisa
 from modified_lisa.model.prefix import split_forward
 from modified_lisa.model.processor import build_processor
 from modified_lisa.model.random_init import seeded
@@ -98,7 +99,8 @@ class ModifiedLISA(nn.Module):
         self.seg_embedding = SegEmbedding(
             initial_seg_row(self.processor.tokenizer, self.language_model.get_input_embeddings())
         )
-        self.seg_projection = SegProjection(width, self.mask_head.foreground_point)
+        projection = SEG_PROJECTIONS[self.config.seg_projection]
+        self.seg_projection = projection(width, self.mask_head.foreground_point)
         self._recomputes = False
         self.split_forward = split_forward  # training on a GPU puts a captured form of it here
         self._choose_what_trains()
@@ -133,13 +135,15 @@ class ModifiedLISA(nn.Module):
     def from_pretrained(
         cls, source: str | os.PathLike[str], device: torch.device | str | None = None, **overrides: Any
     ) -> "ModifiedLISA":
-        """A trained model from a ``.pt`` checkpoint, a folder of `save_pretrained`, or ``tiny``.
+        """A trained model from a ``.pt`` checkpoint, a folder of `save_pretrained`, or ``tiny``; or a checkpoint in
+        the original LISA's layout, from a folder or a hub name, in its files' own precision.
 
         ``overrides`` replace fields of its configuration, such as ``quantize=False`` or ``dtype="fp32"``.
         """
         device = loading.find_device(device)
         path = resolve_name("tiny", "lisa") if source == "tiny" else source
-        config, weights = checkpoint.read_pretrained(path)
+        found = original_lisa.read_original(path, overrides.get("seg_token_id"))
+        config, weights = found if found is not None else checkpoint.read_pretrained(path)
         model = cls.from_config(config.replaced(**overrides), device)
         model.load_state_dict(weights)
         return model

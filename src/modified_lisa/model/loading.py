@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.announce import Announcer
+from modified_lisa.model.original_lisa.source import lazy_weights, open_original
 from modified_lisa.model.quantization import (
     NOT_QUANTIZED,
     QuantizationReport,
@@ -16,7 +19,7 @@ from modified_lisa.model.quantization import (
     settle,
 )
 from modified_lisa.model.random_init import random_sam, random_vlm
-from modified_lisa.model.shards import find_shards, read_headers
+from modified_lisa.model.shards import FileTensor, find_shards, read_headers
 from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
 from modified_lisa.model.vision import VlmTower
 
@@ -95,7 +98,10 @@ def load_vlm(
     """
     from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 
-    source, sizes = read_config(config.vlm_name, "--vlm_name", "llava")
+    if (original := open_original(config.vlm_name)) is not None:
+        source, sizes, given = None, original.vlm_config, lazy_weights(original.vlm_origins)
+    else:
+        (source, sizes), given = read_config(config.vlm_name, "--vlm_name", "llava"), None
     # A tied lm_head is the embedding matrix, and files may hold it under either name.
     tied = sizes.tie_word_embeddings or sizes.text_config.tie_word_embeddings
     unused = [] if with_lm_head or tied else ["lm_head"]
@@ -123,6 +129,7 @@ def load_vlm(
         options,
         unused,
         announcer,
+        given,
     )
     report = inspect_quantization(vlm, str(config.quantization)).check()
     announcer.done(str(report))
@@ -139,7 +146,10 @@ def load_sam(config: ModelConfig, device: torch.device, *, verbose: bool | None 
     """
     from transformers import SamModel
 
-    source, sizes = read_config(config.sam_name, "--sam_name", "sam")
+    if (original := open_original(config.sam_name)) is not None:
+        source, sizes, given = None, original.sam_config, lazy_weights(original.sam_origins)
+    else:
+        (source, sizes), given = read_config(config.sam_name, "--sam_name", "sam"), None
     strict: Any = {
         "_keep_in_fp32_modules_strict": {"shared_image_embedding", "prompt_encoder", "mask_decoder"}
     }
@@ -149,21 +159,26 @@ def load_sam(config: ModelConfig, device: torch.device, *, verbose: bool | None 
     announcer = Announcer(
         f"SAM {config.sam_name}", "none", torch.float32 if unused else options["dtype"], verbose
     )
-    sam = _from_pretrained(kind, source, sizes, ("--sam_name", config.sam_name), options, unused, announcer)
+    named = ("--sam_name", config.sam_name)
+    sam = _from_pretrained(kind, source, sizes, named, options, unused, announcer, given)
     announcer.done()
     return sam.eval().requires_grad_(False)
 
 
 def _from_pretrained(
     kind: Any,
-    source: str,
+    source: str | None,
     sizes: Any,
     named: tuple[str, str],
     options: dict[str, Any],
     unused: list[str],
     announcer: Announcer,
+    given: dict[str, FileTensor] | None = None,
 ) -> Any:
-    """``kind.from_pretrained``, tensor by tensor; the modules ``unused`` are None, and their weights are not read."""
+    """``kind.from_pretrained``, tensor by tensor; the modules ``unused`` are None, and their weights are not read.
+
+    ``given``: the tensors, where they are not those of ``source``.
+    """
     from safetensors import SafetensorError
 
     flag, name = named
@@ -171,13 +186,19 @@ def _from_pretrained(
     # In older layouts of LLaVA's files the last part of a module's name is the same.
     unread = "|".join(rf"(^|\.){module.rpartition('.')[2]}\." for module in unused) or None
     try:
-        files = find_shards(source)
-        if files is None:  # an old .bin: transformers reads it whole, as plain tensors only
-            with announcer.transformers_bars(source):
+        tensors: dict[str, FileTensor] | None = None
+        if given is not None:
+            tensors = {key: t for key, t in given.items() if not (unread and re.search(unread, key))}
+            files: list[Path] | None = sorted(
+                {tensor.file for tensor in tensors.values() if tensor.file.is_file()}
+            )
+        elif source is not None and (files := find_shards(source)) is not None:
+            tensors = read_headers(files, unread)
+        if tensors is None:  # an old .bin: transformers reads it whole, as plain tensors only
+            with announcer.transformers_bars(str(source)):
                 model, report = kind.from_pretrained(source, output_loading_info=True, **options)
         else:
-            tensors = read_headers(files, unread)
-            with announcer.reading(files, tensors):
+            with announcer.reading(files or [], tensors):
                 model, report = kind.from_pretrained(
                     None, config=sizes, state_dict=tensors, output_loading_info=True, **options
                 )

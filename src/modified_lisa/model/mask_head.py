@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["MaskHead", "SegProjection"]
+__all__ = ["SEG_PROJECTIONS", "MaskHead", "PlainSegProjection", "SegProjection"]
 
 
 class SegProjection(nn.Sequential):
@@ -29,6 +29,22 @@ class SegProjection(nn.Sequential):
         nn.init.normal_(last.weight, std=(0.5 / hidden) ** 0.5)  # sines and cosines have a mean square of 1/2
         with torch.no_grad():
             last.bias.copy_(point)
+
+
+class PlainSegProjection(nn.Sequential):
+    """``<SEG>`` states (N, Dl) -> SAM prompts (N, C), exactly LISA's ``text_hidden_fcs``: its states' length counts."""
+
+    def __init__(self, width: int, point: torch.Tensor) -> None:
+        last = nn.Linear(width, len(point))
+        super().__init__(nn.Linear(width, width), nn.ReLU(), last)
+        with torch.no_grad():
+            last.bias.copy_(point)
+
+
+SEG_PROJECTIONS: dict[str, type[SegProjection] | type[PlainSegProjection]] = {
+    "normed": SegProjection,
+    "plain": PlainSegProjection,
+}
 
 
 class MaskHead(nn.Module):

@@ -78,8 +78,20 @@ class LisaProcessor:
         if not len(images):
             raise ConfigError("got no images; give at least one image and its text")
         arrays = [read_image(image) for image in images]
-        frames = [Frame(array.shape[0], array.shape[1]) for array in arrays]
+        frames = [self.frame(array.shape[0], array.shape[1]) for array in arrays]
         rows = [self.encode(text) for text in texts]
+        return self.assemble(
+            rows, frames, self.vlm_squares(arrays, frames), self._squares(arrays, frames, self.sam_image)
+        )
+
+    def assemble(
+        self,
+        rows: Sequence[Sequence[int]],
+        frames: list[Frame],
+        vlm_pixels: torch.Tensor | None,
+        sam_pixels: torch.Tensor | None,
+    ) -> ModelInputs:
+        """Prompts as token ids, with the image's place filled, the same in all of them, and ready pixels."""
         images_begin = rows[0].index(self.image_token_id)
         # Padding stands on the right, where a causal model never looks from a real token; so any id will do,
         # and 0, unlike a <pad> that was added later, is sure to have a row.
@@ -95,8 +107,8 @@ class LisaProcessor:
             segs=segs,
             seg_counts=is_seg.sum(dim=1).tolist(),
             first_seg=int(segs[1].min()),
-            vlm_pixels=self._squares(arrays, frames, self.vlm_image),
-            sam_pixels=self._squares(arrays, frames, self.sam_image),
+            vlm_pixels=vlm_pixels,
+            sam_pixels=sam_pixels,
         )
 
     def prefix(self, image: ImageSource) -> ModelInputs:
@@ -131,6 +143,14 @@ class LisaProcessor:
             begins=positions[segs] == 0,
             seg_counts=[row.count(self.seg_token_id) for row in rows],
         )
+
+    def frame(self, height: int, width: int) -> Frame:
+        """Where an image of this size lies in the model's square."""
+        return Frame(height, width)
+
+    def vlm_squares(self, arrays: list[np.ndarray], frames: list[Frame]) -> torch.Tensor | None:
+        """float32 (B, 3, S, S) for the VLM's encoder; None where that does not run."""
+        return self._squares(arrays, frames, self.vlm_image)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the whole prompt up to its last ``<SEG>``: what follows cannot change a mask."""
@@ -190,6 +210,10 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
     """
     from transformers import AutoProcessor
 
+    if config.protocol == "lisa":
+        from modified_lisa.model.original_lisa.building import build_protocol_processor
+
+        return build_protocol_processor(config)
     read = sizes_of if random_init else read_config
     source, vlm_config = read(config.vlm_name, "--vlm_name", "llava")
     try:

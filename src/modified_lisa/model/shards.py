@@ -39,10 +39,14 @@ class FileTensor:
 
         with safe_open(self.file, framework="pt") as reader:
             tensor = reader.get_tensor(self.name)[index]
+        self.tell()
+        return tensor
+
+    def tell(self) -> None:
+        """Tell the bar that the tensor has been read."""
         if self.bar is not None:
             with _BAR:  # transformers reads in several threads
                 self.bar.update(self.nbytes)
-        return tensor
 
     def get_shape(self) -> list[int]:
         return list(self.shape)
