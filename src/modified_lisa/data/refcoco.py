@@ -22,6 +22,7 @@ from modified_lisa.data.plain_pickle import read_plain_pickle
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError
 from modified_lisa.images import read_image
+from modified_lisa.prompts import Query
 
 __all__ = ["REFCOCO", "RefCocoDataset"]
 
@@ -124,7 +125,8 @@ class RefCocoDataset:
         target = np.zeros(reference.size, np.uint8)
         for segmentation in reference.segmentations:
             target |= coco_mask(segmentation, *reference.size)
-        return Sample(reference.name, image, reference.text, target, self._groups(reference))
+        text = Query(reference.text, is_sentence=False)
+        return Sample(reference.name, image, text, target, self._groups(reference))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

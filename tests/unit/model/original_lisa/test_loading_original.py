@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from modified_lisa import ModelConfig, ModifiedLISA
 from modified_lisa.apps.cli import main
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.model.loading import load_vlm
 from modified_lisa.model.original_lisa import shards as shards_module
 from modified_lisa.model.original_lisa.importing import import_lisa
 from modified_lisa.model.original_lisa.shards import Shards
@@ -236,3 +237,14 @@ def test_a_moved_checkpoint_finds_its_tower(copy: Path, name: str) -> None:
     values = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**values, "mm_vision_tower": name}))
     assert OriginalLisa(copy).tower_source == str(copy / "clip")
+
+
+@pytest.mark.parametrize("way", ["direct", "imported"])
+def test_the_head_is_there_for_whoever_asks(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, way: str
+) -> None:
+    source = made[0] if way == "direct" else import_lisa(made[0], tmp_path / "out") / "vlm"
+    config = ModelConfig(vlm_name=str(source), vision_source="dual", dtype="fp32", quantize=False)
+    vlm, _ = load_vlm(config, torch.device("cpu"), with_lm_head=True)
+    assert torch.equal(vlm.lm_head.weight, made[1]["weights"]["lm_head.weight"])
+    assert load_vlm(config, torch.device("cpu"))[0].lm_head is None
