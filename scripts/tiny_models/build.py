@@ -188,6 +188,7 @@ def main() -> None:
         result, learner = vlm_training.train(
             model, tokenizer, ring, text_tokens=options.text_tokens, save=save, **shared
         )
+        options.out.mkdir(parents=True, exist_ok=True)
         save_heads(options.out / "tiny-vlm-heads.safetensors", learner)
     else:
         model = build_sam(SMALLEST_SAM if options.smoke else None)

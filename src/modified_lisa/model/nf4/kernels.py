@@ -2,12 +2,13 @@
 
 Three products, W being (N, K) in 4 bit and M the number of tokens:
 
-- `decode_kernel`: W itself, in 16 bit, for many tokens: a 16-bit product follows;
-- `forward_kernel`: x W^T for few tokens: each weight is read once, in 4 bit, and multiplied from registers;
-- `backward_kernel`: y W for few tokens, the way back of the gradient.
+- `decode_kernel`: W itself, in 16 bit, for many tokens: a 16-bit product follows. A weight is value * scale in
+  float32, then rounded: exactly bitsandbytes' decoding (the kernels are launched without fused multiply-add,
+  or a scale could differ in its last bit);
+- `forward_kernel`: x W^T for few tokens: each weight is read once, in 4 bit. The values are multiplied as 16-bit
+  numbers and summed in float32 over a block, and the sums by the block's scale;
+- `backward_kernel`: y W for few tokens, the way back of the gradient; here y is scaled, block by block.
 
-A weight is value[code] * scale, in float32, rounded to the 16-bit type: exactly bitsandbytes' decoding (the
-kernels are launched without fused multiply-add, or a scale could differ in its last bit).
 The long axis of a product is cut into SPLIT parts, so that a narrow matrix occupies the whole GPU. Each part
 writes its sums, and the last of them to finish adds all in a fixed order: no second launch, and the same
 bits in every run.
@@ -16,66 +17,91 @@ bits in every run.
 import triton
 import triton.language as tl
 
+from modified_lisa.model.nf4 import lookup
+
 __all__ = ["backward_kernel", "decode_kernel", "forward_kernel"]
+
+_FLOAT32 = tl.constexpr(lookup.FLOAT32_ASM)
+_BF16 = tl.constexpr(lookup.BF16_ASM)
+_FP16 = tl.constexpr(lookup.FP16_ASM)
+_OUT32 = tl.constexpr("=r,=r,=r,=r,=r,=r,=r,=r,r")
+_OUT16 = tl.constexpr("=h,=h,=h,=h,=h,=h,=h,=h,r")
 
 
 @triton.jit
-def _scales(scale_codes, scale_scales, scale_values, offset, block, mask):
-    code = tl.load(scale_codes + block, mask=mask, other=0).to(tl.int32)
-    shared = tl.load(scale_scales + block // 256, mask=mask, other=0.0)
-    return tl.load(scale_values + code) * shared + tl.load(offset)
+def _four(a, b, c, d, ROWS: tl.constexpr):
+    """(ROWS, 16) each -> (ROWS, 64): a, b, c, d of word 0, then of word 1, ..."""
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (ROWS, 64))
+
+
+@triton.jit
+def _scale(packed_codes, shared, values, offset, rows, block, N, K, inside):
+    """float32 scales of block number ``block`` of the rows."""
+    code = tl.load(packed_codes + block * N + rows, mask=inside, other=0).to(tl.int32)
+    number = (rows.to(tl.int64) * (K // 64) + block) // 256
+    return tl.load(values + code) * tl.load(shared + number, mask=inside, other=0.0) + tl.load(offset)
+
+
+@triton.jit
+def _values(words, ROWS: tl.constexpr, dtype: tl.constexpr):
+    """The values of (ROWS, 16) words, without scales: of the first block and of the second, (ROWS, 64) each."""
+    if dtype == tl.float32:
+        a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(
+            _FLOAT32, _OUT32, [words], dtype=(tl.float32,) * 8, is_pure=True, pack=1
+        )
+    elif dtype == tl.bfloat16:
+        a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(
+            _BF16, _OUT16, [words], dtype=(tl.bfloat16,) * 8, is_pure=True, pack=1
+        )
+    else:
+        a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(
+            _FP16, _OUT16, [words], dtype=(tl.float16,) * 8, is_pure=True, pack=1
+        )
+    return _four(a, b, c, d, ROWS), _four(e, f, g, h, ROWS)
 
 
 @triton.jit
 def decode_kernel(
-    codes, scale_codes, scale_scales, scale_values, offset, values, out,
-    N, K, ROWS: tl.constexpr,
+    codes, scale_codes, scale_scales, scale_values, offset, out, N, K, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, g): rows ROWS * i on, group g of 128 weights -> out (N, K)."""
+    """Program (i, g): rows ROWS * i on, pair g of blocks -> out (N, K)."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     group = tl.program_id(1)
     inside = rows < N
-    lanes = tl.arange(0, 64)
     rows64 = rows.to(tl.int64)
-    byte = tl.load(
-        codes + rows64[:, None] * (K // 2) + group * 64 + lanes[None], mask=inside[:, None], other=0
-    )
-    byte = byte.to(tl.int32)
-    block = rows64 * (K // 64) + 2 * group
-    high = _scales(scale_codes, scale_scales, scale_values, offset, block, inside)
-    low = _scales(scale_codes, scale_scales, scale_values, offset, block + 1, inside)
-    place = out + rows64[:, None] * K + group * 128 + lanes[None]
-    tl.store(
-        place, (tl.load(values + (byte >> 4)) * high[:, None]).to(out.dtype.element_ty), mask=inside[:, None]
-    )
-    tl.store(
-        place + 64,
-        (tl.load(values + (byte & 15)) * low[:, None]).to(out.dtype.element_ty),
+    words = tl.load(
+        codes + rows64[:, None] * (K // 8) + group * 16 + tl.arange(0, 16)[None],
         mask=inside[:, None],
+        other=0,
     )
+    first, second = _values(words, ROWS, tl.float32)
+    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
+    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+    place = out + rows64[:, None] * K + group * 128 + tl.arange(0, 64)[None]
+    tl.store(place, (first * s[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(place + 64, (second * t[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
-def _finish(acc, out, place, mask, partial, slot, size, lock, part, SPLIT: tl.constexpr):
-    """Store ``acc`` at ``out + place``; with parts, the last one to come adds them all in order."""
-    if SPLIT == 1:
-        tl.store(out + place, acc.to(out.dtype.element_ty), mask=mask)
-    else:
-        tl.store(partial + part * size + slot, acc)
-        tl.debug_barrier()
-        arrived = tl.atomic_add(lock, 1)
-        tl.debug_barrier()
-        if arrived == SPLIT - 1:
-            total = tl.load(partial + slot, cache_modifier=".cg")
-            for other in range(1, SPLIT):
-                total += tl.load(partial + other * size + slot, cache_modifier=".cg")
-            tl.store(out + place, total.to(out.dtype.element_ty), mask=mask)
-            tl.atomic_xchg(lock, 0)
+def _last_to_come(lock, SPLIT: tl.constexpr):
+    """Whether all other parts have written what they had; orders their writes before our reads."""
+    tl.debug_barrier()
+    arrived = tl.atomic_add(lock, 1)
+    tl.debug_barrier()
+    return arrived == SPLIT - 1
+
+
+@triton.jit
+def _sum(partial, place, size, SPLIT: tl.constexpr):
+    total = tl.load(partial + place, cache_modifier=".cg")
+    for other in range(1, SPLIT):
+        total += tl.load(partial + other * size + place, cache_modifier=".cg")
+    return total
 
 
 @triton.jit
 def forward_kernel(
-    x, codes, scale_codes, scale_scales, scale_values, offset, values, out, partial, locks,
+    x, codes, scale_codes, scale_scales, scale_values, offset, out, partial, locks,
     M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Program (i, s): rows ROWS * i on of W, part s of K -> out (M, N) = x (M, K) W^T.
@@ -85,38 +111,41 @@ def forward_kernel(
     tile, part = tl.program_id(0), tl.program_id(1)
     rows = tile * ROWS + tl.arange(0, ROWS)
     tokens = tl.arange(0, TOKENS)
-    lanes = tl.arange(0, 64)
     inside = rows < N
-    rows64 = rows.to(tl.int64)
-    row_bytes = codes + rows64[:, None] * (K // 2) + lanes[None]
-    x_place = x + tokens[None, :] * K + lanes[:, None]
+    word_place = codes + rows.to(tl.int64)[:, None] * (K // 8) + tl.arange(0, 16)[None]
+    x_place = x + tokens[None, :] * K + tl.arange(0, 64)[:, None]
     real = (tokens < M)[None, :]
     groups = K // 128
     each = (groups + SPLIT - 1) // SPLIT
     acc = tl.zeros((ROWS, TOKENS), dtype=tl.float32)
     for group in tl.range(part * each, tl.minimum(part * each + each, groups), num_stages=STAGES):
-        byte = tl.load(row_bytes + group * 64, mask=inside[:, None], other=0).to(tl.int32)
-        x_high = tl.load(x_place + group * 128, mask=real, other=0.0)
-        x_low = tl.load(x_place + group * 128 + 64, mask=real, other=0.0)
-        block = rows64 * (K // 64) + 2 * group
-        high = _scales(scale_codes, scale_scales, scale_values, offset, block, inside)
-        low = _scales(scale_codes, scale_scales, scale_values, offset, block + 1, inside)
-        w_high = (tl.load(values + (byte >> 4)) * high[:, None]).to(x.dtype.element_ty)
-        w_low = (tl.load(values + (byte & 15)) * low[:, None]).to(x.dtype.element_ty)
-        acc = tl.dot(w_high, x_high, acc)
-        acc = tl.dot(w_low, x_low, acc)
-    size = tl.num_programs(0) * ROWS * TOKENS
-    slot = (tile * ROWS + tl.arange(0, ROWS))[:, None] * TOKENS + tokens[None]
-    place = tokens[None, :] * N + rows[:, None]
-    _finish(acc, out, place, inside[:, None] & real, partial, slot, size, locks + tile, part, SPLIT)
+        words = tl.load(word_place + group * 16, mask=inside[:, None], other=0)
+        x_first = tl.load(x_place + group * 128, mask=real, other=0.0)
+        x_second = tl.load(x_place + group * 128 + 64, mask=real, other=0.0)
+        s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
+        t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+        first, second = _values(words, ROWS, x.dtype.element_ty)
+        acc += tl.dot(first, x_first) * s[:, None]
+        acc += tl.dot(second, x_second) * t[:, None]
+    place = out + tokens[None, :] * N + rows[:, None]
+    mask = inside[:, None] & real
+    if SPLIT == 1:
+        tl.store(place, acc.to(out.dtype.element_ty), mask=mask)
+    else:
+        size = tl.num_programs(0) * ROWS * TOKENS
+        slot = (tile * ROWS + tl.arange(0, ROWS))[:, None] * TOKENS + tokens[None]
+        tl.store(partial + part * size + slot, acc)
+        if _last_to_come(locks + tile, SPLIT):
+            tl.store(place, _sum(partial, slot, size, SPLIT).to(out.dtype.element_ty), mask=mask)
+            tl.atomic_xchg(locks + tile, 0)
 
 
 @triton.jit
 def backward_kernel(
-    y, codes, scale_codes, scale_scales, scale_values, offset, values, out, partial, locks,
+    y, codes, scale_codes, scale_scales, scale_values, offset, out, partial, locks,
     M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Program (g, s): group g of 128 columns of W, part s of its rows -> out (M, K) = y (M, N) W.
+    """Program (g, s): pair g of columns' blocks of W, part s of its rows -> out (M, K) = y (M, N) W.
 
     As `forward_kernel`, with partial float32 (SPLIT, K / 128, 2, TOKENS, 64) and locks (K / 128,).
     """
@@ -126,41 +155,35 @@ def backward_kernel(
     real = (tokens < M)[:, None]
     steps = tl.cdiv(N, ROWS)
     each = (steps + SPLIT - 1) // SPLIT
-    acc_high = tl.zeros((TOKENS, 64), dtype=tl.float32)
-    acc_low = tl.zeros((TOKENS, 64), dtype=tl.float32)
+    acc_first = tl.zeros((TOKENS, 64), dtype=tl.float32)
+    acc_second = tl.zeros((TOKENS, 64), dtype=tl.float32)
     for step in tl.range(part * each, tl.minimum(part * each + each, steps), num_stages=STAGES):
         rows = step * ROWS + tl.arange(0, ROWS)
         inside = rows < N
-        rows64 = rows.to(tl.int64)
-        byte = tl.load(
-            codes + rows64[:, None] * (K // 2) + group * 64 + lanes[None], mask=inside[:, None], other=0
-        ).to(tl.int32)
-        tile = tl.load(y + tokens[:, None] * N + rows[None], mask=real & inside[None], other=0.0)
-        block = rows64 * (K // 64) + 2 * group
-        high = _scales(scale_codes, scale_scales, scale_values, offset, block, inside)
-        low = _scales(scale_codes, scale_scales, scale_values, offset, block + 1, inside)
-        w_high = (tl.load(values + (byte >> 4)) * high[:, None]).to(y.dtype.element_ty)
-        w_low = (tl.load(values + (byte & 15)) * low[:, None]).to(y.dtype.element_ty)
-        acc_high = tl.dot(tile, w_high, acc_high)
-        acc_low = tl.dot(tile, w_low, acc_low)
-    both = tl.num_programs(0) * 2 * TOKENS * 64
-    slot = group * 2 * TOKENS * 64 + tokens[:, None] * 64 + lanes[None]
-    place = tokens[:, None] * K + group * 128 + lanes[None]
+        words = tl.load(
+            codes + rows.to(tl.int64)[:, None] * (K // 8) + group * 16 + tl.arange(0, 16)[None],
+            mask=inside[:, None],
+            other=0,
+        )
+        given = tl.load(y + tokens[:, None] * N + rows[None], mask=real & inside[None], other=0.0).to(
+            tl.float32
+        )
+        s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
+        t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+        first, second = _values(words, ROWS, y.dtype.element_ty)
+        acc_first = tl.dot((given * s[None]).to(y.dtype.element_ty), first, acc_first)
+        acc_second = tl.dot((given * t[None]).to(y.dtype.element_ty), second, acc_second)
+    place = out + tokens[:, None] * K + group * 128 + lanes[None]
     if SPLIT == 1:
-        tl.store(out + place, acc_high.to(out.dtype.element_ty), mask=real)
-        tl.store(out + place + 64, acc_low.to(out.dtype.element_ty), mask=real)
+        tl.store(place, acc_first.to(out.dtype.element_ty), mask=real)
+        tl.store(place + 64, acc_second.to(out.dtype.element_ty), mask=real)
     else:
-        tl.store(partial + part * both + slot, acc_high)
-        tl.store(partial + part * both + slot + TOKENS * 64, acc_low)
-        tl.debug_barrier()
-        arrived = tl.atomic_add(locks + group, 1)
-        tl.debug_barrier()
-        if arrived == SPLIT - 1:
-            sum_high = tl.load(partial + slot, cache_modifier=".cg")
-            sum_low = tl.load(partial + slot + TOKENS * 64, cache_modifier=".cg")
-            for other in range(1, SPLIT):
-                sum_high += tl.load(partial + other * both + slot, cache_modifier=".cg")
-                sum_low += tl.load(partial + other * both + slot + TOKENS * 64, cache_modifier=".cg")
-            tl.store(out + place, sum_high.to(out.dtype.element_ty), mask=real)
-            tl.store(out + place + 64, sum_low.to(out.dtype.element_ty), mask=real)
+        half: tl.constexpr = TOKENS * 64
+        size = tl.num_programs(0) * 2 * half
+        slot = group * 2 * half + tokens[:, None] * 64 + lanes[None]
+        tl.store(partial + part * size + slot, acc_first)
+        tl.store(partial + part * size + slot + half, acc_second)
+        if _last_to_come(locks + group, SPLIT):
+            tl.store(place, _sum(partial, slot, size, SPLIT).to(out.dtype.element_ty), mask=real)
+            tl.store(place + 64, _sum(partial, slot + half, size, SPLIT).to(out.dtype.element_ty), mask=real)
             tl.atomic_xchg(locks + group, 0)

@@ -1,14 +1,15 @@
 """`NF4Linear`: bitsandbytes' 4-bit weights, multiplied by the kernels that suit the number of tokens."""
 
+import functools
 import importlib.util
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modified_lisa.model.nf4.packing import BLOCK, GROUP, SCALES, Packed, pack
+from modified_lisa.model.nf4.packing import BLOCK, GROUP, NF4_VALUES, SCALES, Packed, pack, pack_scales
 
 __all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "use_fast_nf4"]
 
@@ -16,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 FEW_TOKENS = 64
 """Up to here the product is made straight from 4 bit; above, decoding costs less than reading x so often."""
-_TILE = 128
-"""Rows of W that one program multiplies."""
 
 
 class NF4Linear(nn.Module):
@@ -34,17 +33,16 @@ class NF4Linear(nn.Module):
     scale_scales: torch.Tensor
     scale_values: torch.Tensor
     offset: torch.Tensor
-    values: torch.Tensor
     locks: torch.Tensor
 
     def __init__(self, packed: Packed, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features = packed.codes.shape[0]
-        self.in_features = 2 * packed.codes.shape[1]
+        self.in_features = 8 * packed.codes.shape[1]
         self.dtype = dtype
         for name, tensor in packed._asdict().items():
             self.register_buffer(name, tensor, persistent=False)
-        tiles = max(-(-self.out_features // _TILE), self.in_features // GROUP)
+        tiles = max(-(-self.out_features // FORWARD.rows), self.in_features // GROUP)
         self.register_buffer(
             "locks", torch.zeros(tiles, dtype=torch.int32, device=packed.codes.device), persistent=False
         )
@@ -56,11 +54,10 @@ class NF4Linear(nn.Module):
         columns = state.shape[1]
         packed = Packed(
             codes=pack(layer.weight.data, columns),
-            scale_codes=state.absmax,
+            scale_codes=pack_scales(state.absmax, state.shape[0]),
             scale_scales=state.state2.absmax,
             scale_values=state.state2.code.float(),
             offset=state.offset.reshape(1).float(),
-            values=state.code.float(),
         )
         return cls(packed, layer.compute_dtype or state.dtype)
 
@@ -104,11 +101,26 @@ def decode_fast(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
     """`packing.decode` by one kernel: the same bits."""
     from modified_lisa.model.nf4.kernels import decode_kernel
 
-    rows, columns = packed.codes.shape[0], 2 * packed.codes.shape[1]
+    rows, columns = packed.codes.shape[0], 8 * packed.codes.shape[1]
     out = torch.empty(rows, columns, dtype=dtype, device=packed.codes.device)
     grid = (-(-rows // 32), columns // GROUP)
     decode_kernel[grid](*packed, out, rows, columns, ROWS=32, num_warps=4, enable_fp_fusion=False)
     return out
+
+
+class Shape(NamedTuple):
+    """How a product is cut into programs."""
+
+    rows: int
+    """Rows of W of one program (and, on the way back, of one step)."""
+    programs: int
+    """Programs for each of the GPU's processors, at least, as far as there is work for them."""
+    stages: int
+    """Steps whose loads are on their way at once; 1: the other programs hide the waiting."""
+    warps: int
+
+
+FORWARD, BACKWARD = Shape(64, 4, 1, 4), Shape(64, 4, 1, 4)
 
 
 def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> None:
@@ -117,29 +129,24 @@ def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> No
     tokens = max(16, 1 << (len(x) - 1).bit_length())
     rows, columns = layer.out_features, layer.in_features
     if back:
-        kernel, tile, tiles, steps, area = (
-            backward_kernel,
-            64,
-            columns // GROUP,
-            -(-rows // 64),
-            tokens * GROUP,
-        )
+        kernel, shape = backward_kernel, BACKWARD
+        tiles, steps, area = columns // GROUP, -(-rows // shape.rows), tokens * GROUP
     else:
-        kernel, tile, tiles, steps, area = (
-            forward_kernel,
-            _TILE,
-            -(-rows // _TILE),
-            columns // GROUP,
-            _TILE * tokens,
-        )
-    # Three programs for each of the GPU's processors keep its memory busy; each should have a few steps.
-    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
-    split = max(1, min(3 * processors // tiles, steps // 4, 16))
+        kernel, shape = forward_kernel, FORWARD
+        tiles, steps, area = -(-rows // shape.rows), columns // GROUP, tokens * shape.rows
+    split = max(1, min(-(-shape.programs * _processors(x.device) // tiles), steps // 2, 32))
+    split = -(-steps // -(-steps // split))  # no part without a step
     partial = x.new_empty(split * tiles * area if split > 1 else 1, dtype=torch.float32)
     kernel[(tiles, split)](
         x, *layer.packed, out, partial, layer.locks, len(x), rows, columns,
-        TOKENS=tokens, ROWS=tile, SPLIT=split, STAGES=4, num_warps=4, enable_fp_fusion=False,
+        TOKENS=tokens, ROWS=shape.rows, SPLIT=split, STAGES=shape.stages, num_warps=shape.warps,
+        enable_fp_fusion=False,
     )  # fmt: skip
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def suits(layer: Any) -> bool:
@@ -151,6 +158,7 @@ def suits(layer: Any) -> bool:
         and state.blocksize == BLOCK
         and state.nested
         and state.state2.blocksize == SCALES
+        and tuple(state.code.tolist()) == NF4_VALUES
         and state.shape[1] % GROUP == 0
         and (layer.compute_dtype or state.dtype) in (torch.bfloat16, torch.float16)
         and layer.bias is None
