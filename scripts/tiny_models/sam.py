@@ -106,6 +106,7 @@ class Learner(nn.Module):
 
     def __init__(self, sam: Any) -> None:
         super().__init__()
+        sam.mask_decoder.config._attn_implementation = "eager"  # as `MaskHead` does, and why
         self.sam = sam
         self.concepts = Concepts(int(sam.config.prompt_encoder_config.hidden_size))
 
