@@ -39,7 +39,7 @@ def _square(image: np.ndarray, frame: Frame) -> torch.Tensor:
 class FakeProcessor:
     mask_side = 256
 
-    def __call__(self, images: list[np.ndarray], texts: list[str]) -> FakeInputs:
+    def __call__(self, images: list[np.ndarray], texts: list[str], device: Any = None) -> FakeInputs:
         frames = [Frame(*image.shape[:2]) for image in images]
         squares = [_square(image, frame) for frame, image in zip(frames, images, strict=True)]
         codes = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]

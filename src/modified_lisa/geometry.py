@@ -8,6 +8,7 @@ Both encoders and the mask decoder see the same square at different resolutions,
 same fraction of the side in all of them.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 
 from modified_lisa.errors import ImageError
 from modified_lisa.images import resize_image
+from modified_lisa.resize import resize_like_pillow
 
 __all__ = ["IGNORE", "Frame"]
 
@@ -25,6 +27,11 @@ IGNORE = 255
 
 _FINE_SIDE = 1024
 """Side of the square at which masks are cut out of their padding, as in SAM's post-processing."""
+
+
+@functools.lru_cache(maxsize=32)
+def _on(device: torch.device, values: tuple[float, float, float]) -> torch.Tensor:
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Frame:
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         interpolation: str = "bilinear",
+        device: torch.device | None = None,
     ) -> torch.Tensor:
         """Resize, normalise and pad an image for an encoder.
 
@@ -60,6 +68,7 @@ class Frame:
             side: pixels of the encoder's square input.
             mean, std: of each channel, for values in 0..1; the padding is the mean, that is 0.
             interpolation: ``bilinear`` (SAM) or ``bicubic`` (CLIP); see `images.resize_image`.
+            device: where to do it, with the same result; None: the CPU.
 
         Returns:
             float32 (3, side, side).
@@ -70,9 +79,14 @@ class Frame:
                 f"expected uint8 ({self.height}, {self.width}, 3)"
             )
         height, width = self.content(side)
-        resized = resize_image(image, height, width, interpolation)
-        pixels = torch.tensor(resized).permute(2, 0, 1).float().div_(255)
-        pixels = (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        if device is None or device.type == "cpu":
+            resized = torch.tensor(resize_image(image, height, width, interpolation))
+        else:
+            whole = torch.tensor(image, device=device)
+            resized = resize_like_pillow(whole, height, width, interpolation)
+        pixels = resized.permute(2, 0, 1).float().div_(255)
+        centre, spread = (_on(pixels.device, values) for values in (mean, std))
+        pixels = (pixels - centre) / spread
         return F.pad(pixels, (0, side - width, 0, side - height))
 
     def target_to_grid(self, target: torch.Tensor, side: int = 256) -> tuple[torch.Tensor, torch.Tensor]:

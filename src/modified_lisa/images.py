@@ -52,12 +52,14 @@ def resize_image(image: np.ndarray, height: int, width: int, interpolation: str)
     """uint8 (H, W, 3) -> uint8 (height, width, 3); ``bilinear`` or ``bicubic``, both antialiased.
 
     Pillow's filters, as the original LISA and the slow processors of transformers use them: the same bytes on
-    every machine, whatever else is installed there.
+    every machine, whatever else is installed there. `resize.resize_like_pillow` does the same on a GPU.
     """
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     if image.shape[:2] == (height, width):
         return image
-    return np.array(Image.fromarray(image).resize((width, height), filters[interpolation]))
+    # Rows first, said in two calls: newer versions of Pillow choose the order themselves, and it shows in the bytes.
+    rows = Image.fromarray(image).resize((width, image.shape[0]), filters[interpolation])
+    return np.array(rows.resize((width, height), filters[interpolation]))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "src" / "modified_lisa"
 LAYERS = [
     ["errors", "files"],
     ["config", "prompts"],
-    ["images"],
+    ["images", "resize"],
     ["geometry"],
     ["losses", "metrics", "tokens"],
     ["scoring"],
@@ -57,6 +57,7 @@ ONLY = {
     "training.arguments": [],
     "apps.cli": [],
     "images": ["numpy", "PIL"],
+    "resize": ["torch", "numpy"],
     "geometry": ["torch", "numpy"],
     "losses": ["torch", "numpy"],
     "metrics": ["torch", "numpy"],

@@ -136,7 +136,7 @@ class Segmenter:
         check_threshold(threshold)
         if not texts:
             return []
-        inputs = self.model.processor(pictures, texts)
+        inputs = self.model.processor(pictures, texts, self.model.device)
         with torch.inference_mode():
             logits, iou = self.runner.masks(inputs)
             return self.results(

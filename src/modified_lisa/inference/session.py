@@ -27,7 +27,7 @@ class Session(StateHolder):
     def __init__(self, segmenter: "Segmenter", image: ImageSource) -> None:
         self._segmenter = segmenter
         self._picture = read_image(image)
-        inputs = segmenter.model.processor.prefix(self._picture)
+        inputs = segmenter.model.processor.prefix(self._picture, segmenter.model.device)
         self._frame = inputs.frames[0]
         self.nbytes: int = segmenter.runner.open(self, inputs)
         """Bytes of the device that the session holds."""

@@ -66,8 +66,11 @@ class LisaProcessor:
         self.sam_image = sam_image
         self.mask_side = mask_side
 
-    def __call__(self, images: Sequence[ImageSource], texts: Sequence[str]) -> ModelInputs:
-        """Args: images as paths, PIL images or arrays; texts with or without ``<SEG>``."""
+    def __call__(
+        self, images: Sequence[ImageSource], texts: Sequence[str], device: torch.device | None = None
+    ) -> ModelInputs:
+        """Args: images as paths, PIL images or arrays; texts with or without ``<SEG>``; where to resize the
+        images and leave their pixels (None: the CPU), the same everywhere."""
         if isinstance(images, str | os.PathLike | Image.Image) or isinstance(texts, str):
             what = "one string as the texts" if isinstance(texts, str) else "a single image"
             raise ConfigError(f"got {what}; give two lists of equal length")
@@ -81,7 +84,10 @@ class LisaProcessor:
         frames = [self.frame(array.shape[0], array.shape[1]) for array in arrays]
         rows = [self.encode(text) for text in texts]
         return self.assemble(
-            rows, frames, self.vlm_squares(arrays, frames), self._squares(arrays, frames, self.sam_image)
+            rows,
+            frames,
+            self.vlm_squares(arrays, frames, device),
+            self._squares(arrays, frames, self.sam_image, device),
         )
 
     def assemble(
@@ -111,9 +117,9 @@ class LisaProcessor:
             sam_pixels=sam_pixels,
         )
 
-    def prefix(self, image: ImageSource) -> ModelInputs:
+    def prefix(self, image: ImageSource, device: torch.device | None = None) -> ModelInputs:
         """The prompt up to the end of the image, which every query about ``image`` begins with."""
-        inputs = self([image], ["any query"])
+        inputs = self([image], ["any query"], device)
         end = inputs.image_place.stop
         return replace(
             inputs,
@@ -148,9 +154,11 @@ class LisaProcessor:
         """Where an image of this size lies in the model's square."""
         return Frame(height, width)
 
-    def vlm_squares(self, arrays: list[np.ndarray], frames: list[Frame]) -> torch.Tensor | None:
+    def vlm_squares(
+        self, arrays: list[np.ndarray], frames: list[Frame], device: torch.device | None = None
+    ) -> torch.Tensor | None:
         """float32 (B, 3, S, S) for the VLM's encoder; None where that does not run."""
-        return self._squares(arrays, frames, self.vlm_image)
+        return self._squares(arrays, frames, self.vlm_image, device)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the whole prompt up to its last ``<SEG>``: what follows cannot change a mask."""
@@ -191,12 +199,19 @@ class LisaProcessor:
 
     @staticmethod
     def _squares(
-        arrays: list[np.ndarray], frames: list[Frame], spec: ImageSpec | None
+        arrays: list[np.ndarray], frames: list[Frame], spec: ImageSpec | None, device: torch.device | None
     ) -> torch.Tensor | None:
         if spec is None:
             return None
         squares = [
-            frame.to_square(array, spec.side, mean=spec.mean, std=spec.std, interpolation=spec.interpolation)
+            frame.to_square(
+                array,
+                spec.side,
+                mean=spec.mean,
+                std=spec.std,
+                interpolation=spec.interpolation,
+                device=device,
+            )
             for frame, array in zip(frames, arrays, strict=True)
         ]
         return torch.stack(squares)

@@ -102,7 +102,7 @@ def _sum(partial, place, size, SPLIT: tl.constexpr):
 @triton.jit
 def forward_kernel(
     x, codes, scale_codes, scale_scales, scale_values, offset, out, partial, locks,
-    M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
+    M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Program (i, s): rows ROWS * i on of W, part s of K -> out (M, N) = x (M, K) W^T.
 
@@ -117,16 +117,25 @@ def forward_kernel(
     real = (tokens < M)[None, :]
     groups = K // 128
     each = (groups + SPLIT - 1) // SPLIT
+    begin, end = part * each, tl.minimum(part * each + each, groups)
     acc = tl.zeros((ROWS, TOKENS), dtype=tl.float32)
-    for group in tl.range(part * each, tl.minimum(part * each + each, groups), num_stages=STAGES):
-        words = tl.load(word_place + group * 16, mask=inside[:, None], other=0)
-        x_first = tl.load(x_place + group * 128, mask=real, other=0.0)
-        x_second = tl.load(x_place + group * 128 + 64, mask=real, other=0.0)
-        s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
-        t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+    # What the next step reads is asked for before this one computes: its way from memory is the longest.
+    words = tl.load(word_place + begin * 16, mask=inside[:, None], other=0)
+    x_first = tl.load(x_place + begin * 128, mask=real, other=0.0)
+    x_second = tl.load(x_place + begin * 128 + 64, mask=real, other=0.0)
+    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * begin, N, K, inside)
+    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * begin + 1, N, K, inside)
+    for group in tl.range(begin, end, num_stages=1):
+        after = tl.minimum(group + 1, groups - 1)
+        next_words = tl.load(word_place + after * 16, mask=inside[:, None], other=0)
+        next_first = tl.load(x_place + after * 128, mask=real, other=0.0)
+        next_second = tl.load(x_place + after * 128 + 64, mask=real, other=0.0)
+        next_s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * after, N, K, inside)
+        next_t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * after + 1, N, K, inside)
         first, second = _values(words, ROWS, x.dtype.element_ty)
         acc += tl.dot(first, x_first) * s[:, None]
         acc += tl.dot(second, x_second) * t[:, None]
+        words, x_first, x_second, s, t = next_words, next_first, next_second, next_s, next_t
     place = out + tokens[None, :] * N + rows[:, None]
     mask = inside[:, None] & real
     if SPLIT == 1:
@@ -143,7 +152,7 @@ def forward_kernel(
 @triton.jit
 def backward_kernel(
     y, codes, scale_codes, scale_scales, scale_values, offset, out, partial, locks,
-    M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
+    M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Program (g, s): pair g of columns' blocks of W, part s of its rows -> out (M, K) = y (M, N) W.
 
@@ -157,22 +166,29 @@ def backward_kernel(
     each = (steps + SPLIT - 1) // SPLIT
     acc_first = tl.zeros((TOKENS, 64), dtype=tl.float32)
     acc_second = tl.zeros((TOKENS, 64), dtype=tl.float32)
-    for step in tl.range(part * each, tl.minimum(part * each + each, steps), num_stages=STAGES):
-        rows = step * ROWS + tl.arange(0, ROWS)
+    begin, end = part * each, tl.minimum(part * each + each, steps)
+    span = tl.arange(0, ROWS)
+    word_place = codes + group * 16 + tl.arange(0, 16)[None]
+    rows = begin * ROWS + span
+    inside = rows < N
+    words = tl.load(word_place + rows.to(tl.int64)[:, None] * (K // 8), mask=inside[:, None], other=0)
+    given = tl.load(y + tokens[:, None] * N + rows[None], mask=real & inside[None], other=0.0)
+    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
+    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+    for step in tl.range(begin, end, num_stages=1):
+        rows = (step + 1) * ROWS + span
         inside = rows < N
-        words = tl.load(
-            codes + rows.to(tl.int64)[:, None] * (K // 8) + group * 16 + tl.arange(0, 16)[None],
-            mask=inside[:, None],
-            other=0,
+        next_words = tl.load(
+            word_place + rows.to(tl.int64)[:, None] * (K // 8), mask=inside[:, None], other=0
         )
-        given = tl.load(y + tokens[:, None] * N + rows[None], mask=real & inside[None], other=0.0).to(
-            tl.float32
-        )
-        s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
-        t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+        next_given = tl.load(y + tokens[:, None] * N + rows[None], mask=real & inside[None], other=0.0)
+        next_s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
+        next_t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
         first, second = _values(words, ROWS, y.dtype.element_ty)
-        acc_first = tl.dot((given * s[None]).to(y.dtype.element_ty), first, acc_first)
-        acc_second = tl.dot((given * t[None]).to(y.dtype.element_ty), second, acc_second)
+        wide = given.to(tl.float32)
+        acc_first = tl.dot((wide * s[None]).to(y.dtype.element_ty), first, acc_first)
+        acc_second = tl.dot((wide * t[None]).to(y.dtype.element_ty), second, acc_second)
+        words, given, s, t = next_words, next_given, next_s, next_t
     place = out + tokens[:, None] * K + group * 128 + lanes[None]
     if SPLIT == 1:
         tl.store(place, acc_first.to(out.dtype.element_ty), mask=real)

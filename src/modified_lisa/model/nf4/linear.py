@@ -73,6 +73,10 @@ class NF4Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, NF4, {self.dtype}"
 
 
+DECODE_ROWS, DECODE_WARPS = 32, 4
+"""Rows that one program decodes, of one pair of blocks, and its warps."""
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layer: NF4Linear) -> torch.Tensor:
@@ -103,8 +107,10 @@ def decode_fast(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
 
     rows, columns = packed.codes.shape[0], 8 * packed.codes.shape[1]
     out = torch.empty(rows, columns, dtype=dtype, device=packed.codes.device)
-    grid = (-(-rows // 32), columns // GROUP)
-    decode_kernel[grid](*packed, out, rows, columns, ROWS=32, num_warps=4, enable_fp_fusion=False)
+    grid = (-(-rows // DECODE_ROWS), columns // GROUP)
+    decode_kernel[grid](
+        *packed, out, rows, columns, ROWS=DECODE_ROWS, num_warps=DECODE_WARPS, enable_fp_fusion=False
+    )
     return out
 
 
@@ -115,12 +121,10 @@ class Shape(NamedTuple):
     """Rows of W of one program (and, on the way back, of one step)."""
     programs: int
     """Programs for each of the GPU's processors, at least, as far as there is work for them."""
-    stages: int
-    """Steps whose loads are on their way at once; 1: the other programs hide the waiting."""
     warps: int
 
 
-FORWARD, BACKWARD = Shape(64, 4, 1, 4), Shape(64, 4, 1, 4)
+FORWARD, BACKWARD = Shape(64, 3, 4), Shape(128, 3, 4)
 
 
 def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> None:
@@ -139,7 +143,7 @@ def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> No
     partial = x.new_empty(split * tiles * area if split > 1 else 1, dtype=torch.float32)
     kernel[(tiles, split)](
         x, *layer.packed, out, partial, layer.locks, len(x), rows, columns,
-        TOKENS=tokens, ROWS=shape.rows, SPLIT=split, STAGES=shape.stages, num_warps=shape.warps,
+        TOKENS=tokens, ROWS=shape.rows, SPLIT=split, num_warps=shape.warps,
         enable_fp_fusion=False,
     )  # fmt: skip
 

@@ -164,9 +164,11 @@ class ProtocolProcessor(LisaProcessor):
             )
         return ids[: len(ids) - ids[::-1].index(self.seg_token_id)]
 
-    def vlm_squares(self, arrays: Sequence[np.ndarray], frames: Sequence[Frame]) -> torch.Tensor:
+    def vlm_squares(
+        self, arrays: Sequence[np.ndarray], frames: Sequence[Frame], device: torch.device | None = None
+    ) -> torch.Tensor:
         """float32 (B, 3, S, S) for CLIP."""
-        return torch.stack([self.clip.pixels(array) for array in arrays])
+        return torch.stack([self.clip.pixels(array) for array in arrays]).to(device or "cpu")
 
     def from_tensors(
         self,
