@@ -12,7 +12,7 @@ __all__ = ["BenchmarkConfig", "add_arguments", "to_config"]
 WHAT = ("latency", "throughput", "session", "training", "flops")
 PRECISIONS = ("nf4", "none")
 SOURCES = ("original", "vlm", "sam")
-QUICK_REPEATS = 3
+QUICK_REPEATS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class BenchmarkConfig:
     ablate: bool = False
     repeats: int = 10
     quick: bool = False
-    """Few repeats and small batches: to see that it works, not for figures."""
+    """One run of each and small batches: to see that it works, not for figures."""
     device: str | None = None
     out: str = "benchmark.json"
     plot: str | None = None
@@ -75,6 +75,7 @@ class BenchmarkConfig:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments to ``parser``, in the groups models, measurements and output."""
     models = parser.add_argument_group("models")
     models.add_argument(
         "--vlm_name",
@@ -139,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measured.add_argument(
         "--quick",
         action="store_true",
-        help="3 runs, batches of 1 and 2: shows that it works, gives no figures",
+        help="one run of each, batches of 1 and 2: shows that it works, gives no figures",
     )
     output = parser.add_argument_group("output")
     output.add_argument(

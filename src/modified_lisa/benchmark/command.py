@@ -109,7 +109,7 @@ def _notes(config: BenchmarkConfig, device: torch.device) -> list[str]:
     if device.type != "cuda":
         notes.append("no CUDA device: graphs, compiled layers and 4-bit kernels were not measured")
     if config.quick:
-        notes.append("--quick: few repeats; these are no figures")
+        notes.append("--quick: one run of each; these are no figures")
     return notes
 
 

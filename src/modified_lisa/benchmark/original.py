@@ -45,7 +45,7 @@ class OriginalPipeline(StagedPipeline):
         if fast:
             self._undo.enter_context(compiled_encoders(model))
         self._keys: Keys | None = None
-        self._length = 0
+        self._shape = (0, 0)
         self._step_call = self._captured(self._step)
         self._prompt_call = self._captured(self._prompt)
 
@@ -208,6 +208,11 @@ def compiled_encoders(model: ModifiedLISA) -> Iterator[None]:
         for layer in layers:
             layer.forward = _compiled(layer.forward)
             undo.callback(layer.__dict__.pop, "forward", None)
+            # transformers' hooks that could record attention weights would cut what is compiled in two.
+            for part in layer.modules():
+                if part is not layer and part._forward_hooks:
+                    undo.callback(part._forward_hooks.update, part._forward_hooks.copy())
+                    part._forward_hooks.clear()
         yield
 
 

@@ -23,7 +23,7 @@ def with_shares(rows: Sequence[Row], rates: dict[str, float]) -> list[Row]:
     for row in rows:
         new, work = dict(row), flops.get((row.get("precision"), row.get("arm")))
         if matrix and work and row["what"] in ("latency", "throughput"):
-            seconds = row.get("model_ms", row.get("ms")) / 1000
+            seconds = (row["model_ms"] if row["what"] == "latency" else row["ms"]) / 1000
             new["matrix_share"] = round(work * row.get("batch", 1) / seconds / matrix, 4)
         if copy and row["what"] == "session":
             new["bandwidth_share"] = round(row["bytes"] / (row["model_ms"] / 1000) / copy, 4)

@@ -50,19 +50,19 @@ def measure_session(pipeline: RunnerPipeline, tokens: int, queries: int, repeats
     texts = [text] * queries
     image = picture()
     start_memory(device)
-    opening = time_calls([lambda: segmenter.open(image).close()] * repeats, device=device, warmup=2)
+    opening = time_calls([lambda: segmenter.open(image).close()] * repeats, device=device, warmup=1)
     with segmenter.open(image) as session:
         prepared = processor.queries(texts)
 
         def call() -> None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 segmenter.runner.answer(session, prepared)
 
         start = time.perf_counter()
         call()
         first = time.perf_counter() - start
-        answering = time_calls([call] * repeats, device=device, warmup=3)
-        total = time_calls([lambda: session.segment_many(texts)] * repeats, device=device, warmup=2)
+        answering = time_calls([call] * repeats, device=device, warmup=min(3, repeats - 1))
+        total = time_calls([lambda: session.segment_many(texts)] * repeats, device=device, warmup=1)
         return {
             "tokens": tokens,
             "tokens_used": prepared.length,

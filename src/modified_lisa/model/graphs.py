@@ -62,9 +62,10 @@ class Graphs:
             self._capture(key, inputs)
         self._graphs.move_to_end(key)
         graph, static, outputs = self._graphs[key]
-        for place, value in zip(static, inputs, strict=True):
-            if place is not None and place is not value:
-                place.copy_(value, non_blocking=True)
+        with torch.inference_mode():  # they may have been made in it, and may then be written to in it alone
+            for place, value in zip(static, inputs, strict=True):
+                if place is not None and place is not value:
+                    place.copy_(value, non_blocking=True)
         graph.replay()
         return outputs
 
