@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument(
         "--quantization",
         type=_names,
-        default=PRECISIONS,
+        default=",".join(PRECISIONS),
         metavar="LIST",
         help="of the language model, one after another (default: nf4,none)",
     )
@@ -118,14 +118,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     measured.add_argument(
         "--sources",
         type=_names,
-        default=SOURCES,
+        default=",".join(SOURCES),
         metavar="LIST",
         help="architectures; original is both encoders with a generated answer (default: original,vlm,sam)",
     )
     measured.add_argument(
         "--what",
         type=_names,
-        default=WHAT,
+        default=",".join(WHAT),
         metavar="LIST",
         help=f"what to measure; peak memory is part of each (default: {','.join(WHAT)})",
     )

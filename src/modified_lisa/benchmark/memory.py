@@ -19,18 +19,22 @@ def start_memory(device: torch.device) -> None:
     reset_peak_memory(device)
 
 
-def memory_now(device: torch.device) -> dict[str, Any]:
+def memory_now(device: torch.device, *, process: bool = False) -> dict[str, Any]:
     """Since `start_memory`, in GiB.
 
     ``peak_gib``: highest sum of tensors (on a CPU: of the process since it started). ``card_gib``: all that is
     in use on the card now, CUDA itself, kernels, the allocator's reserve and other processes with it; None on a
-    CPU. ``process_gib``: what ``nvidia-smi`` counts for this process, None where it does not tell.
+    CPU. ``process_gib``, if asked for: what ``nvidia-smi`` counts for this process, None where it does not tell.
     """
     found: dict[str, Any] = {"peak_gib": round(peak_memory_gb(device), 3)}
-    if device.type != "cuda":
-        return {**found, "card_gib": None, "process_gib": None}
-    free, total = torch.cuda.mem_get_info(device)
-    return {**found, "card_gib": round((total - free) / GIB, 3), "process_gib": _by_nvidia_smi()}
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        found["card_gib"] = round((total - free) / GIB, 3)
+        if process:
+            found["process_gib"] = _by_nvidia_smi()
+    else:
+        found["card_gib"] = None
+    return found
 
 
 def _by_nvidia_smi() -> float | None:

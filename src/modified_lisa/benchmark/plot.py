@@ -43,7 +43,7 @@ def plot_stages(path: str | os.PathLike[str], results: dict[str, Any]) -> Path:
     figure = Figure(figsize=(10, len(precisions) * (0.42 * bars + 1.1) + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(precisions), 1, squeeze=False, sharex=True)[:, 0]
-    for axes, precision in zip(panels, precisions, strict=True):
+    for number, (axes, precision) in enumerate(zip(panels, precisions, strict=True)):
         mine = [row for row in rows if row["precision"] == precision]
         mine.sort(key=lambda row: (ARMS.index(row["arm"]), row["mode"]), reverse=True)
         for place, row in enumerate(mine):
@@ -61,7 +61,8 @@ def plot_stages(path: str | os.PathLike[str], results: dict[str, Any]) -> Path:
                     textcoords="offset points", fontsize=9,
                 )  # fmt: skip
         axes.set_yticks(range(len(mine)), [f"{NAMES[row['arm']]}, {row['mode']}" for row in mine], fontsize=9)
-        axes.set_title(f"language model in {precision}", loc="left", fontsize=10)
+        machine = "" if number else f" – {results['machine']}"
+        axes.set_title(f"language model in {precision}{machine}", loc="left", fontsize=10)
         axes.margins(x=0.12)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
@@ -71,7 +72,6 @@ def plot_stages(path: str | os.PathLike[str], results: dict[str, Any]) -> Path:
     shown = [name for name in COLOURS if any(name in row["stages_ms"] for row in rows)]
     handles = [_patch(COLOURS[name]) for name in shown]
     figure.legend(handles, shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=9)
-    figure.suptitle(results["machine"], fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return write_atomically(path, lambda file: file.write(buffer.getvalue()))

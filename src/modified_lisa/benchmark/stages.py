@@ -59,7 +59,7 @@ def measure_latency(pipeline: Pipeline, repeats: int) -> dict[str, Any]:
         "model_ms": _ms(model.median),
         "first_call_s": round(first, 3),
         "tokens": int(inputs.length),
-        **memory_now(device),
+        **memory_now(device, process=True),
     }
 
 

@@ -59,7 +59,7 @@ def measure_training(model: ModifiedLISA, way: str, repeats: int) -> dict[str, A
             step()
         first = time.perf_counter() - start
         timing = time_calls([_deterministic(step)] * repeats, device=device, warmup=min(2, repeats - 1))
-        memory = memory_now(device)
+        memory = memory_now(device, process=True)
     model.zero_grad(set_to_none=True)
     return {
         "way": way,
