@@ -1,15 +1,18 @@
 """``modified-lisa benchmark``: run the plan, keep the results and the errors, write JSON, table and plot."""
 
+import contextlib
 import importlib.metadata
 import platform
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 from tqdm import tqdm
 
 from modified_lisa.benchmark.arguments import BenchmarkConfig
@@ -53,9 +56,11 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     bench = Bench(config, device)
     results["rates"] = _rates(config, device, results["errors"])
     plan = list(bench.steps())
-    with tqdm(plan, unit="step", file=sys.stderr, disable=None) as bar:
+    with many_shapes(), tqdm(plan, unit="step", file=sys.stderr, disable=None) as bar:
         for step in bar:
             bar.set_description(step.label)
+            if bar.disable:  # no terminal: a log
+                print(f"{time.perf_counter() - begun:6.1f} s  {step.label}", file=sys.stderr, flush=True)
             try:
                 values = step.call()
             except Exception as error:
@@ -76,6 +81,15 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         print(f"\nplot: {plot_stages(config.plot_path, results)}")
     print(f"results: {Path(config.out)} ({results['seconds']:.0f} s)")
     return results
+
+
+@contextlib.contextmanager
+def many_shapes() -> Iterator[None]:
+    """Meanwhile, torch.compile may serve more kinds of calls by one function than it does by default: inference and
+    training, prompts and single tokens, one image and many all happen in this process."""
+    settings: Any = torch._dynamo.config
+    with settings.patch(recompile_limit=64, accumulated_recompile_limit=1024):
+        yield
 
 
 def _rates(config: BenchmarkConfig, device: torch.device, errors: list[dict[str, str]]) -> dict[str, float]:

@@ -80,7 +80,7 @@ class Bench:
                 for size in [n for n in sizes if source != "original" or n in ORIGINAL_BATCHES]:
                     yield Step({"what": "throughput", **keys, "batch": size}, partial(self._batch, size))
             if "session" in what and source != "original":
-                for tokens, queries in SESSIONS:
+                for tokens, queries in SESSIONS[:: 3 if self.config.quick else 1]:
                     case: dict[str, Any] = {"tokens": tokens, "queries": queries}
                     yield Step({"what": "session", **keys, **case}, partial(self._session, tokens, queries))
             if "latency" in what:

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.prefix import split_forward
 from modified_lisa.training.captured import capture_frozen_parts
-from modified_lisa.training.report import make_accelerator
 from modified_lisa.training.run import deterministic
 from modified_lisa.training.step import Stepper
 
@@ -39,7 +39,8 @@ def measure_training(model: ModifiedLISA, way: str, repeats: int) -> dict[str, A
     """
     device = model.device
     config = TrainingConfig(model=model.config)
-    stepper = Stepper(model, config, make_accelerator(config))
+    alone: Any = SimpleNamespace(device=device, num_processes=1)  # what a step asks an Accelerator for
+    stepper = Stepper(model, config, alone)
     target = np.zeros(picture().shape[:2], np.uint8)
     target[100:300, 200:400] = 1
     sample = Sample("benchmark/0", picture(), query_of(model.processor), target)
