@@ -6,6 +6,7 @@ import torch
 
 from modified_lisa.benchmark.pipelines import Pipeline
 from modified_lisa.benchmark.stages import picture, query_of
+from modified_lisa.errors import ModelLoadError
 
 __all__ = ["compare", "sample_logits"]
 
@@ -27,9 +28,14 @@ def sample_logits(pipeline: Pipeline) -> list[torch.Tensor]:
 
 def compare(ours: list[torch.Tensor], reference: list[torch.Tensor]) -> dict[str, Any]:
     """Over all samples: the largest difference of logits relative to the largest logit, the mean difference
-    relative to the mean size, and the smallest and mean IoU of the masks (logit > 0)."""
+    relative to the mean size, and the smallest and mean IoU of the masks (logit > 0).
+
+    Raises ModelLoadError for logits that are not finite.
+    """
     worst, mean, ious = 0.0, 0.0, []
     for new, old in zip(ours, reference, strict=True):
+        if not (bool(new.isfinite().all()) and bool(old.isfinite().all())):
+            raise ModelLoadError("the masks to compare are not finite (NaN or infinite); try another --dtype")
         gap = (new - old).abs()
         worst = max(worst, float(gap.max() / old.abs().max().clamp(min=1e-12)))
         mean = max(mean, float(gap.mean() / old.abs().mean().clamp(min=1e-12)))

@@ -79,13 +79,14 @@ class Parts:
         if not self._head_is_tied:
             self._place(self.vlm.lm_head, source == "original")
         free_memory(self.device)
-        model = ModifiedLISA(
-            **self._model_config(vision, name).to_dict(),
-            device=self.device,
-            random_init=config.random_init,
-            parts=(self.vlm, self.sams[name], self.report),
-            nf4_kernels=False,  # the layers stay with the kernels that they have
-        )
+        with seeded(0):  # what trains is drawn anew for each, and has to be the same to compare masks
+            model = ModifiedLISA(
+                **self._model_config(vision, name).to_dict(),
+                device=self.device,
+                random_init=config.random_init,
+                parts=(self.vlm, self.sams[name], self.report),
+                nf4_kernels=False,  # the layers stay with the kernels that they have
+            )
         free_memory(self.device)
         return model
 

@@ -3,13 +3,15 @@
 import json
 
 import pytest
+import torch
 
 from factory import folders
 from modified_lisa.apps.cli import main
-from modified_lisa.benchmark import command
+from modified_lisa.benchmark.agreement import compare
 from modified_lisa.benchmark.arguments import BenchmarkConfig
+from modified_lisa.benchmark.parts import Parts
 from modified_lisa.benchmark.plan import Bench
-from modified_lisa.errors import ConfigError
+from modified_lisa.errors import ConfigError, ModelLoadError
 
 
 def arguments(out, *more):
@@ -65,8 +67,8 @@ def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
     assert [row["what"] for row in results["rows"]] == ["load", "latency"]
 
 
-def test_the_plan_of_a_gpu_has_each_gain(monkeypatch):
-    bench = Bench(BenchmarkConfig(ablate=True), command.torch.device("cuda"))
+def test_the_plan_of_a_gpu_has_each_gain():
+    bench = Bench(BenchmarkConfig(ablate=True), torch.device("cuda"))
     steps = [step.keys for step in bench.steps()]
     off = [(keys["precision"], keys["off"]) for keys in steps if keys["what"] == "ablation"]
     assert off == [
@@ -106,3 +108,36 @@ def test_a_mistyped_name_is_one_message(tmp_path, capsys):
     assert main(["benchmark", "--what", "speed", "--out", str(out)]) == 2
     assert "--what is 'speed'" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_architectures_share_a_language_model_and_are_the_same_at_each_building():
+    vlm, sam = folders()
+    config = BenchmarkConfig(vlm_name=vlm, sam_name=sam, original_sam=sam, dtype="fp32")
+    parts = Parts(config, "none", torch.device("cpu"))
+    first, second = parts.arm("vlm"), parts.arm("vlm")
+    assert first.language_model is second.language_model is parts.arm("original").language_model
+    for (name, a), (_, b) in zip(first.named_parameters(), second.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_agreement():
+    mask = torch.tensor([[2.0, -1.0], [1.0, -2.0]])
+    assert compare([mask], [mask])["min_iou"] == 1.0
+    other = torch.tensor([[2.0, -1.0], [-1.0, -2.0]])
+    found = compare([mask, other], [mask, mask])
+    assert found["max_difference"] == pytest.approx(1.0)
+    assert (found["min_iou"], found["mean_iou"]) == (0.5, 0.75)
+    with pytest.raises(ModelLoadError, match="not finite"):
+        compare([mask * float("nan")], [mask])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_everything_that_a_gpu_can(tmp_path):
+    out = tmp_path / "results.json"
+    names = ["--vlm_name", "tiny", "--sam_name", "tiny", "--quick", "--ablate"]
+    assert main(["benchmark", *names, "--out", str(out)]) == 0
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    agreement = [row for row in rows if row["what"] == "agreement"]
+    assert {row["arm"] for row in agreement} == {"original", "original, answer given", "vlm", "sam"}
+    assert all(row["max_difference"] < 0.1 for row in agreement)
