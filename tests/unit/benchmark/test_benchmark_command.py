@@ -140,4 +140,4 @@ def test_everything_that_a_gpu_can(tmp_path):
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
     agreement = [row for row in rows if row["what"] == "agreement"]
     assert {row["arm"] for row in agreement} == {"original", "original, answer given", "vlm", "sam"}
-    assert all(row["max_difference"] < 0.1 for row in agreement)
+    assert all(row["max_difference"] < 0.2 for row in agreement)
