@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from modified_lisa.benchmark.arguments import BenchmarkConfig
 from modified_lisa.benchmark.measure import describe_device, memory_source
-from modified_lisa.benchmark.plan import Bench
+from modified_lisa.benchmark.plan import Bench, NothingToMeasure
 from modified_lisa.benchmark.plot import plot_stages
 from modified_lisa.benchmark.rates import copy_rate, matrix_rate
 from modified_lisa.benchmark.report import tables, with_shares
+from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.files import write_json
 from modified_lisa.model.loading import DTYPES, find_device
 
@@ -36,7 +37,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     The JSON is rewritten after every measurement. A measurement that fails is recorded in ``errors`` with its
     traceback, and the others go on.
 
-    Raises ConfigError for a device that is not there.
+    Raises ConfigError for a device that is not there, ModelLoadError for a model that cannot be loaded.
     """
     device = find_device(config.device)
     begun = time.perf_counter()
@@ -51,6 +52,7 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         "notes": _notes(config, device),
         "rows": [],
         "errors": [],
+        "skipped": [],
     }
     write_json(config.out, results)  # a folder that cannot be written to is found before the work
     bench = Bench(config, device)
@@ -63,7 +65,11 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
                 print(f"{time.perf_counter() - begun:6.1f} s  {step.label}", file=sys.stderr, flush=True)
             try:
                 values = step.call()
+            except NothingToMeasure as error:
+                results["skipped"].append({"step": step.label, "message": str(error)})
             except Exception as error:
+                if isinstance(error, ModifiedLISAError) and step is plan[0]:
+                    raise  # a name that is mistyped, most likely: nothing could be measured
                 results["errors"].append(_described(step.label, error))
                 bar.write(
                     f"failed: {step.label}: {type(error).__name__}: {str(error)[:300]}", file=sys.stderr

@@ -19,13 +19,17 @@ from modified_lisa.benchmark.throughput import measure_batch, measure_session
 from modified_lisa.benchmark.training import measure_training
 from modified_lisa.errors import ConfigError
 
-__all__ = ["Bench", "Step"]
+__all__ = ["Bench", "NothingToMeasure", "Step"]
 
 SESSIONS = ((16, 1), (32, 1), (48, 1), (16, 4))
 """Tokens of a further query, and how many at once."""
 ORIGINAL_BATCHES = (1, 2, 4)
 """SAM ViT-H's attention writes out 0.5 GiB for each image and layer; LISA itself encodes images one by one."""
 GIVEN = "original, answer given"
+
+
+class NothingToMeasure(Exception):
+    """A step before this one failed, so that there is no model."""
 
 
 class Step(NamedTuple):
@@ -152,7 +156,7 @@ class Bench:
             return None
         reference = self.logits.get((precision, arm))
         if reference is None:
-            raise ConfigError("there are no masks of the eager way to compare with; see the errors before")
+            raise NothingToMeasure("there are no masks of the eager way to compare with")
         return compare(found, reference)
 
     def _batch(self, size: int) -> dict[str, Any]:
@@ -211,5 +215,5 @@ class Bench:
 
 def _there(value: Any, why: str) -> Any:
     if value is None:
-        raise ConfigError(f"there is no model to measure: {why}; see the errors before this one")
+        raise NothingToMeasure(f"there is no model to measure: {why}")
     return value

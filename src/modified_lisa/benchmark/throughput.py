@@ -28,7 +28,7 @@ def measure_batch(pipeline: Pipeline, size: int, repeats: int) -> dict[str, Any]
     start = time.perf_counter()
     call()
     first = time.perf_counter() - start
-    seconds = time_calls([call] * repeats, device=device, warmup=1).median
+    seconds = time_calls([call] * repeats, device=device, warmup=min(1, repeats - 1)).median
     return {
         "batch": size,
         "ms": round(1000 * seconds, 3),
@@ -50,7 +50,9 @@ def measure_session(pipeline: RunnerPipeline, tokens: int, queries: int, repeats
     texts = [text] * queries
     image = picture()
     start_memory(device)
-    opening = time_calls([lambda: segmenter.open(image).close()] * repeats, device=device, warmup=1)
+    opening = time_calls(
+        [lambda: segmenter.open(image).close()] * repeats, device=device, warmup=min(1, repeats - 1)
+    )
     with segmenter.open(image) as session:
         prepared = processor.queries(texts)
 
@@ -62,7 +64,9 @@ def measure_session(pipeline: RunnerPipeline, tokens: int, queries: int, repeats
         call()
         first = time.perf_counter() - start
         answering = time_calls([call] * repeats, device=device, warmup=min(3, repeats - 1))
-        total = time_calls([lambda: session.segment_many(texts)] * repeats, device=device, warmup=1)
+        total = time_calls(
+            [lambda: session.segment_many(texts)] * repeats, device=device, warmup=min(1, repeats - 1)
+        )
         return {
             "tokens": tokens,
             "tokens_used": prepared.length,

@@ -67,6 +67,26 @@ def test_one_failure_does_not_lose_the_others(tmp_path, monkeypatch):
     assert [row["what"] for row in results["rows"]] == ["load", "latency"]
 
 
+def test_what_needs_a_model_that_is_not_there_is_skipped(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Parts, "arm", broken)
+    out = tmp_path / "results.json"
+    with pytest.raises(SystemExit):
+        main(arguments(out, "--what", "latency", "--sources", "vlm"))
+    results = json.loads(out.read_text(encoding="utf-8"))
+    assert [error["step"] for error in results["errors"]] == ["build fp32 vlm"]
+    assert len(results["skipped"]) == 4
+
+
+def test_a_model_that_is_not_there_is_one_message(tmp_path, capsys):
+    missing = str(tmp_path / "missing")
+    command = ["benchmark", "--vlm_name", missing, "--sam_name", "tiny", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "r.json")]) == 2
+    assert missing in capsys.readouterr().err
+
+
 def test_the_plan_of_a_gpu_has_each_gain():
     bench = Bench(BenchmarkConfig(ablate=True), torch.device("cuda"))
     steps = [step.keys for step in bench.steps()]
