@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from modified_lisa import __version__
+from modified_lisa.benchmark.arguments import add_arguments as add_benchmark_arguments
 from modified_lisa.config import DTYPES, QUANTIZATIONS
 from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.training.arguments import add_arguments as add_training_arguments
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_merge_results,
         _add_import_lisa,
+        _add_benchmark,
     ):
         add(commands)
     return parser
@@ -263,6 +265,16 @@ def _add_import_lisa(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--seg_token_id", type=int, metavar="N", help="id of [SEG], for a checkpoint without a tokenizer"
     )
+
+
+def _add_benchmark(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "benchmark",
+        "measure time and memory of this package and of the original architecture side by side",
+        epilog="Example: modified-lisa benchmark --random_init --ablate --out benchmark.json",
+    )
+    add_benchmark_arguments(parser)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:

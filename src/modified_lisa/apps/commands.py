@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["evaluate", "import_lisa", "merge_results", "scenes", "segment", "train"]
+__all__ = ["benchmark", "evaluate", "import_lisa", "merge_results", "scenes", "segment", "train"]
 
 
 def segment(arguments: argparse.Namespace) -> None:
@@ -70,6 +70,21 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(f"each sample's results: {arguments.per_sample}")
     if arguments.output_dir is not None:
         print(f"a page to look at: {Path(arguments.output_dir) / f'report_{arguments.split}.html'}")
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Measure; print the tables. Exit status 1 if a measurement failed."""
+    from modified_lisa.benchmark.arguments import to_config
+    from modified_lisa.model.loading import find_device
+
+    on_gpu = find_device(arguments.device).type == "cuda"
+    config = to_config(arguments, dtype="bf16" if on_gpu else "fp32")
+    from modified_lisa.benchmark.command import run_benchmark
+
+    errors = run_benchmark(config)["errors"]
+    if errors:
+        print(f"{len(errors)} measurement(s) failed; see errors in {config.out}", file=sys.stderr)
+        sys.exit(1)
 
 
 def merge_results(arguments: argparse.Namespace) -> None:

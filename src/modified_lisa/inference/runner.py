@@ -59,14 +59,17 @@ class GraphRunner(PlainRunner):
     Lengths are rounded up to multiples of 32 (16 for queries of a session), numbers of masks to powers of
     two, and batches are cut into powers of two, so that few graphs serve everything and little is padded.
     Padding stands where nothing looks, and gives the same values.
+
+    Args:
+        fuse: False: leave elementwise work as transformers writes it, to measure what fusing it gains.
     """
 
-    def __init__(self, model: "ModifiedLISA") -> None:
+    def __init__(self, model: "ModifiedLISA", *, fuse: bool = True) -> None:
         super().__init__(model)
-        self._forward = Graphs(self._compute, model)
-        self._answer = Graphs(self._answer_state, model, pool=self._forward.pool)
+        self._forward = Graphs(self._compute, model, fuse=fuse)
+        self._answer = Graphs(self._answer_state, model, pool=self._forward.pool, fuse=fuse)
         # What it returns is kept from call to call, so that no other graph may use its memory.
-        self._read = Graphs(self._read_state, model, keep=1)
+        self._read = Graphs(self._read_state, model, keep=1, fuse=fuse)
         self._place = slice(0, 0)
         self._state: ImageState | None = None
         self._owner: weakref.ref[StateHolder] | None = None

@@ -4,6 +4,7 @@ At batch 1 a 7B model waits for Python to launch its two thousand kernels. A gra
 it can only be replayed on tensors of the same shapes at the same addresses, so the inputs are copied in.
 """
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,15 +32,22 @@ class Graphs:
     Args:
         function: tensors (or None) to a nest of tensors. It may not wait for the GPU, nor use gradients.
         model: its elementwise work is fused while capturing (`fused`).
+        fuse: False: leave that work as transformers writes it.
         pool: memory that several `Graphs` may share if they are never replayed at the same time.
 
     The result of a call is overwritten by the next call of any graph of the same pool; clone what must stay.
     """
 
     def __init__(
-        self, function: Callable[..., Any], model: nn.Module, pool: Any | None = None, keep: int = KEEP
+        self,
+        function: Callable[..., Any],
+        model: nn.Module,
+        pool: Any | None = None,
+        keep: int = KEEP,
+        *,
+        fuse: bool = True,
     ) -> None:
-        self.function, self.model, self.keep = function, model, keep
+        self.function, self.model, self.keep, self.fuse = function, model, keep, fuse
         self.pool = torch.cuda.graph_pool_handle() if pool is None else pool
         self.capture_seconds = 0.0
         """Spent on capturing so far, compilation included."""
@@ -54,9 +62,10 @@ class Graphs:
             self._capture(key, inputs)
         self._graphs.move_to_end(key)
         graph, static, outputs = self._graphs[key]
-        for place, value in zip(static, inputs, strict=True):
-            if place is not None and place is not value:
-                place.copy_(value, non_blocking=True)
+        with torch.inference_mode():  # they may have been made in it, and may then be written to in it alone
+            for place, value in zip(static, inputs, strict=True):
+                if place is not None and place is not value:
+                    place.copy_(value, non_blocking=True)
         graph.replay()
         return outputs
 
@@ -69,7 +78,8 @@ class Graphs:
             self._graphs.popitem(last=False)
         start = time.perf_counter()
         device = next(self.model.parameters()).device
-        with torch.no_grad(), torch.cuda.device(device), fused(self.model):
+        fusing = fused(self.model) if self.fuse else contextlib.nullcontext()
+        with torch.no_grad(), torch.cuda.device(device), fusing:
             static = [None if x is None else x.to(device, copy=True) for x in inputs]
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())

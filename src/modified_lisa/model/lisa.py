@@ -28,6 +28,7 @@ from modified_lisa.model.nf4.linear import use_fast_nf4
 from modified_lisa.model.original_lisa import building as original_lisa
 from modified_lisa.model.prefix import split_forward
 from modified_lisa.model.processor import build_processor
+from modified_lisa.model.quantization import QuantizationReport
 from modified_lisa.model.random_init import seeded
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
@@ -51,6 +52,7 @@ class ModifiedLISA(nn.Module):
             (`from_random` with a seed).
         verbose: show sizes and progress on stderr; None: for large models, on a terminal.
         nf4_kernels: on a CUDA device, multiply 4-bit weights by this package's kernels; False: bitsandbytes'.
+        parts: what `loading.load_parts` gave, so that several models share it; None: load it.
         options: any other field of `ModelConfig`.
 
     Raises:
@@ -71,6 +73,7 @@ class ModifiedLISA(nn.Module):
         random_init: bool = False,
         verbose: bool | None = None,
         nf4_kernels: bool = True,
+        parts: tuple[Any, Any, QuantizationReport] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class ModifiedLISA(nn.Module):
         )
         target = loading.find_device(device)
         self.processor = build_processor(self.config, random_init)
-        vlm, sam, self.quantization_report = loading.load_parts(
+        vlm, sam, self.quantization_report = parts or loading.load_parts(
             self.config, target, random_init=random_init, verbose=verbose
         )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["Keys", "block_mask", "run_prefix", "run_rest", "split_forward"]
+__all__ = ["Keys", "block_mask", "function_cache", "run_prefix", "run_rest", "split_forward"]
 
 
 class Keys(NamedTuple):
@@ -59,7 +59,7 @@ def run_prefix(language_model: Any, embeds: torch.Tensor, into: Keys | None = No
         return keys, values
 
     with torch.no_grad():
-        cache = _cache(record, length=0)
+        cache = function_cache(record, length=0)
         out = language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
         last = out.last_hidden_state[:, -1]
         if into is None:
@@ -95,7 +95,7 @@ def run_rest(
         inputs_embeds=embeds,
         attention_mask=mask,
         position_ids=after if positions is None else positions,
-        past_key_values=_cache(join, keys.length),
+        past_key_values=function_cache(join, keys.length),
         use_cache=True,
     ).last_hidden_state
 
@@ -112,7 +112,7 @@ def block_mask(groups: torch.Tensor, prefix: int) -> torch.Tensor:
     return torch.cat((own.new_ones(rows, length, prefix), own), dim=-1)[:, None]
 
 
-def _cache(update: Callable[..., tuple[torch.Tensor, torch.Tensor]], length: int) -> Any:
+def function_cache(update: Callable[..., tuple[torch.Tensor, torch.Tensor]], length: int) -> Any:
     """A transformers cache of ``length`` tokens: new keys and values go through ``update``."""
     from transformers import DynamicCache
 

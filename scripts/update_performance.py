@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Put the newest benchmark of each machine into README.md, docs/performance.md and docs/images/benchmark.png.
+
+Reads benchmarks/results/*.json, which ``modified-lisa benchmark --out`` wrote, and rewrites what stands between the
+markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``. The README gets the table of the machine that was
+measured last, the page all tables of all machines. A precision that the newest run of a machine lacks is taken from
+its newest run that has it, if the versions are the same.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from modified_lisa.benchmark.plot import plot_stages
+from modified_lisa.benchmark.report import summary, tables
+from modified_lisa.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--results", default=ROOT / "benchmarks" / "results", type=Path, metavar="DIR")
+    parser.add_argument("--root", default=ROOT, type=Path, metavar="DIR", help="the repository")
+    arguments = parser.parse_args()
+    runs = newest(read(arguments.results))
+    if not runs:
+        print(f"no results in {arguments.results}; run modified-lisa benchmark --out there", file=sys.stderr)
+        return 2
+    root = arguments.root
+    plot = plot_stages(root / "docs" / "images" / "benchmark.png", runs[0])
+    blocks = {
+        root / "README.md": [
+            *summary(runs[0]),
+            "",
+            f"![Latency by stage]({plot.relative_to(root).as_posix()})",
+        ],
+        root / "docs" / "performance.md": [
+            "![Latency by stage](images/benchmark.png)",
+            "",
+            *(line for run in runs for line in [*tables(run), ""]),
+        ],
+    }
+    status = 0
+    for page, lines in blocks.items():
+        text = page.read_text(encoding="utf-8")
+        if text.count(BEGIN) != 1 or text.count(END) != 1:
+            print(f"{page}: put the lines {BEGIN} and {END} where the table belongs", file=sys.stderr)
+            status = 1
+            continue
+        write_text(page, replaced(text, lines))
+        print(f"wrote {page}")
+    return status
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All runs, the newest first."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return sorted(runs, key=lambda run: run["date"], reverse=True)
+
+
+def newest(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One run for each machine, completed from older ones where it lacks a precision."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        first = found.setdefault(run["machine"], {**run, "rows": list(run["rows"])})
+        if first["versions"] != run["versions"]:
+            continue
+        there = {row.get("precision") for row in first["rows"]}
+        first["rows"] += [row for row in run["rows"] if row.get("precision") not in there]
+    return list(found.values())
+
+
+def replaced(text: str, lines: list[str]) -> str:
+    """``text`` with ``lines`` between the markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n" + "\n".join(lines).strip("\n") + f"\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

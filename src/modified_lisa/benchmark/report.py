@@ -1,0 +1,347 @@
+"""Results of a benchmark as tables (markdown, readable as they are), from what its JSON holds."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["ablation", "latency", "markdown", "summary", "tables", "with_shares"]
+
+ARMS = ("original", "original, answer given", "sam", "vlm")
+Row = dict[str, Any]
+
+
+def with_shares(rows: Sequence[Row], rates: dict[str, float]) -> list[Row]:
+    """The rows, with the shares of the device's measured rates that were reached.
+
+    ``matrix_share`` (latency without pre- and post-processing, throughput) from the operations of a run, padding
+    not counted; ``bandwidth_share`` (session) from the bytes that one answer has to read.
+    """
+    flops = {
+        (row["precision"], row["arm"]): sum(row["flops"].values()) for row in rows if row["what"] == "flops"
+    }
+    matrix, copy = rates.get("matrix_flops_per_s"), rates.get("copy_bytes_per_s")
+    found = []
+    for row in rows:
+        new, work = dict(row), flops.get((row.get("precision"), row.get("arm")))
+        if matrix and work and row["what"] in ("latency", "throughput"):
+            seconds = (row["model_ms"] if row["what"] == "latency" else row["ms"]) / 1000
+            new["matrix_share"] = round(work * row.get("batch", 1) / seconds / matrix, 4)
+        if copy and row["what"] == "session":
+            new["bandwidth_share"] = round(row["bytes"] / (row["model_ms"] / 1000) / copy, 4)
+        found.append(new)
+    return found
+
+
+def tables(results: Row) -> list[str]:
+    """Lines of all tables that there are results for."""
+    rates = results["rates"]
+    lines = [f"## {results['machine']}, {results['date'][:10]}", ""]
+    if rates:
+        lines += [
+            f"Measured on it: {rates['matrix_flops_per_s'] / 1e12:.1f} TFLOP/s in products of matrices "
+            f"({results['settings']['dtype']}), {rates['copy_bytes_per_s'] / 1e9:.0f} GB/s in copies.",
+            "",
+        ]
+    parts = [
+        ("Image and query to mask, batch 1", latency(results)),
+        ("Stages (ms)", _stages(results)),
+        ("Throughput, prepared images to logits", _throughput(results)),
+        ("Further queries on the same image", _sessions(results)),
+        ("Training step, batch 1", _training(results)),
+        ("Operations of one image and query (GFLOP)", _flops(results)),
+        ("Weights (million)", _parameters(results)),
+        ("Fast against eager: the same masks", _agreement(results)),
+        ("Gains switched off one after another", ablation(results)),
+        ("Load", _load(results)),
+    ]
+    for title, table in parts:
+        if table:
+            lines += [f"### {title}", "", *table, ""]
+    lines += [f"Note: {note}." for note in results["notes"]]
+    lines += [
+        f"Failed: {error['step']}: {error['type']}: {error['message'][:200]}" for error in results["errors"]
+    ]
+    return lines
+
+
+def summary(results: Row) -> list[str]:
+    """The tables for the README: latency and memory, and training."""
+    heading = f"{results['machine']}, {results['date'][:10]}, torch {results['versions']['torch']}"
+    training = _training(results)
+    lines = [f"*{heading}*", "", *latency(results)]
+    return [*lines, "", *training] if training else lines
+
+
+def latency(results: Row) -> list[str]:
+    """Totals with the factor against the eager original of the same precision, and memory."""
+    rows = _of(results, "latency")
+    base = {
+        row["precision"]: row["total_ms"]
+        for row in rows
+        if (row["arm"], row["mode"]) == ("original", "eager")
+    }
+    sped = {
+        row["precision"]: row["total_ms"] for row in rows if (row["arm"], row["mode"]) == ("original", "fast")
+    }
+    return markdown(
+        (
+            "language model",
+            "architecture",
+            "run as",
+            "ms",
+            "× original eager",
+            "× original fast",
+            "model alone, ms",
+            "of matrix rate",
+            "peak GiB",
+            "card GiB",
+            "first call, s",
+        ),
+        (
+            (
+                row["precision"],
+                row["arm"],
+                row["mode"],
+                _number(row["total_ms"]),
+                _factor(base.get(row["precision"]), row["total_ms"]),
+                _factor(sped.get(row["precision"]), row["total_ms"]),
+                _number(row["model_ms"]),
+                _percent(row.get("matrix_share")),
+                _number(row["peak_gib"], 2),
+                _number(row["card_gib"], 2),
+                _number(row["first_call_s"]),
+            )
+            for row in sorted(rows, key=_order)
+        ),
+    )
+
+
+def ablation(results: Row) -> list[str]:
+    """From everything on, down to the original as LISA runs it; each row has everything above it off too."""
+    found = []
+    totals = {(row["precision"], row["arm"], row["mode"]): row for row in _of(results, "latency")}
+    extra = {(row["precision"], row["off"]): row for row in _of(results, "ablation")}
+    for precision in dict.fromkeys(row["precision"] for row in _of(results, "ablation")):
+        chain = [
+            ("nothing: everything on", totals.get((precision, "vlm", "fast"))),
+            ("own 4-bit kernels", extra.get((precision, "own 4-bit kernels"))),
+            ("fused elementwise work", extra.get((precision, "fused elementwise work"))),
+            ("CUDA graphs", totals.get((precision, "vlm", "eager"))),
+            ("the shared encoder (now CLIP and SAM's)", totals.get((precision, ARMS[1], "eager"))),
+            ("<SEG> in the prompt (now 6 tokens are generated)", totals.get((precision, ARMS[0], "eager"))),
+        ]
+        there = [(off, row) for off, row in chain if row is not None]
+        before = None
+        for off, row in there:
+            found.append(
+                (
+                    precision,
+                    off,
+                    _number(row["total_ms"]),
+                    "" if before is None else _factor(row["total_ms"], before),
+                    _number(row["peak_gib"], 2),
+                )
+            )
+            before = row["total_ms"]
+    return markdown(("language model", "switched off", "ms", "× slower than before", "peak GiB"), found)
+
+
+def _stages(results: Row) -> list[str]:
+    rows = sorted(_of(results, "stages"), key=_order)
+    names = list(dict.fromkeys(name for row in rows for name in row["stages_ms"]))
+    names.sort(key=["preprocess", "encode", "prefill", "decode", "mask head", "post-processing"].index)
+    return markdown(
+        ("language model", "architecture", "run as", *names),
+        (
+            (
+                row["precision"],
+                row["arm"],
+                row["mode"],
+                *(_number(row["stages_ms"].get(name)) for name in names),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _throughput(results: Row) -> list[str]:
+    return markdown(
+        (
+            "language model",
+            "architecture",
+            "run as",
+            "batch",
+            "images/s",
+            "ms an image",
+            "of matrix rate",
+            "peak GiB",
+        ),
+        (
+            (
+                row["precision"],
+                row["arm"],
+                row["mode"],
+                row["batch"],
+                _number(row["images_per_s"]),
+                _number(row["ms"] / row["batch"]),
+                _percent(row.get("matrix_share")),
+                _number(row["peak_gib"], 2),
+            )
+            for row in sorted(_of(results, "throughput"), key=lambda row: (*_order(row), row["batch"]))
+        ),
+    )
+
+
+def _sessions(results: Row) -> list[str]:
+    return markdown(
+        (
+            "language model",
+            "architecture",
+            "run as",
+            "tokens of a query",
+            "queries at once",
+            "model ms",
+            "to masks ms",
+            "of bandwidth",
+            "session GiB",
+        ),
+        (
+            (
+                row["precision"],
+                row["arm"],
+                row["mode"],
+                row["tokens"],
+                row["queries"],
+                _number(row["model_ms"]),
+                _number(row["total_ms"]),
+                _percent(row.get("bandwidth_share")),
+                _number(row["session_gib"], 2),
+            )
+            for row in sorted(_of(results, "session"), key=_order)
+        ),
+    )
+
+
+def _training(results: Row) -> list[str]:
+    kernels = {"eager": "bitsandbytes", "fast": "own"}
+    rows = _of(results, "training")
+    fast = {row["precision"]: row["ms"] for row in rows if (row["arm"], row["way"]) == ("vlm", "captured")}
+    return markdown(
+        (
+            "language model",
+            "architecture",
+            "4-bit kernels",
+            "way",
+            "ms a step",
+            "captured is × faster",
+            "peak GiB",
+            "card GiB",
+        ),
+        (
+            (
+                row["precision"],
+                row["arm"],
+                kernels[row["mode"]] if row["precision"] == "nf4" else "",
+                row["way"],
+                _number(row["ms"]),
+                _factor(row["ms"], fast.get(row["precision"])),
+                _number(row["peak_gib"], 2),
+                _number(row["card_gib"], 2),
+            )
+            for row in sorted(rows, key=_order)
+        ),
+    )
+
+
+def _flops(results: Row) -> list[str]:
+    rows = list({row["arm"]: row for row in _of(results, "flops")}.values())
+    names = list(dict.fromkeys(name for row in rows for name in row["flops"]))
+    return markdown(
+        ("architecture", *names, "sum"),
+        (
+            (
+                row["arm"],
+                *(_number(row["flops"].get(name, 0) / 1e9) for name in names),
+                _number(sum(row["flops"].values()) / 1e9),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _parameters(results: Row) -> list[str]:
+    rows = list({row["arm"]: row for row in _of(results, "flops")}.values())
+    names = list(dict.fromkeys(name for row in rows for name in row["parameters"]))
+    return markdown(
+        ("part", *(row["arm"] for row in rows)),
+        ((name, *(_number(row["parameters"].get(name, 0) / 1e6, 3) for row in rows)) for name in names),
+    )
+
+
+def _agreement(results: Row) -> list[str]:
+    return markdown(
+        (
+            "language model",
+            "architecture",
+            "samples",
+            "largest / largest logit",
+            "mean / mean logit",
+            "lowest IoU",
+        ),
+        (
+            (
+                row["precision"],
+                row["arm"],
+                row["samples"],
+                f"{row['max_difference']:.2e}",
+                f"{row['mean_difference']:.2e}",
+                f"{row['min_iou']:.4f}",
+            )
+            for row in _of(results, "agreement")
+        ),
+    )
+
+
+def _load(results: Row) -> list[str]:
+    return markdown(
+        ("language model", "seconds", "peak GiB"),
+        (
+            (row["precision"], _number(row["seconds"]), _number(row["peak_gib"], 2))
+            for row in _of(results, "load")
+        ),
+    )
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Lines of a table with aligned columns; none without rows."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return []
+    widths = [max(len(row[column]) for row in [list(head), *cells]) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+
+    return [line(head), "| " + " | ".join("-" * width for width in widths) + " |", *map(line, cells)]
+
+
+def _of(results: Row, what: str) -> list[Row]:
+    return [row for row in results["rows"] if row["what"] == what]
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    arm = row.get("arm")
+    return row["precision"], ARMS.index(arm) if arm in ARMS else len(ARMS), row.get("mode", "")
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" if abs(value) >= 10 else f"{value:.{max(digits, 2)}f}"
+
+
+def _factor(reference: float | None, value: float | None) -> str:
+    return "–" if not reference or not value else f"{reference / value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
