@@ -57,6 +57,8 @@ def fused(model: nn.Module) -> Iterator[None]:
     captured, transformers does not trust itself to see that nothing is padded.
     """
     with contextlib.ExitStack() as undo:
+        # One version for each kind of layout is wanted, and an error, not silence, beyond any number of them.
+        undo.enter_context(torch._dynamo.config.patch(recompile_limit=64))
         for module in model.modules():
             replacement = _replacement(module)
             if replacement is not None:

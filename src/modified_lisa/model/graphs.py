@@ -72,6 +72,7 @@ class Graphs:
     def clear(self) -> None:
         """Forget all graphs and free their memory."""
         self._graphs.clear()
+        self.pool = torch.cuda.graph_pool_handle()  # that of before is gone with the last graph in it
 
     def _capture(self, key: Any, inputs: tuple[torch.Tensor | None, ...]) -> None:
         while len(self._graphs) >= self.keep:
