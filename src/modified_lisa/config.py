@@ -218,6 +218,9 @@ class TrainingConfig:
     """A checkpoint_epoch_N.pt to go on from, or 'latest' for the newest one in checkpoint_dir."""
     log_with: str | None = None
     gradient_checkpointing: bool = False
+    cache_dir: str | None = None
+    """Where features of the frozen encoders are kept between epochs and runs; None: nowhere."""
+    cache_limit_gb: float | None = None
 
     def __post_init__(self) -> None:
         _choice("--dataset", self.dataset, DATASETS)
@@ -231,3 +234,7 @@ class TrainingConfig:
         for name in ("weight_decay", "grad_clip"):
             _at_least(f"--{name}", getattr(self, name), 0)
         _at_least("--lr", self.lr, 0, above=True)
+        if self.cache_limit_gb is not None:
+            _at_least("--cache_limit_gb", self.cache_limit_gb, 0, above=True)
+            if self.cache_dir is None:
+                raise ConfigError("--cache_limit_gb goes with --cache_dir; name a folder, or leave it out")

@@ -26,6 +26,7 @@ from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError, Trai
 from modified_lisa.files import write_json_lines
 from modified_lisa.losses import iou_prediction_loss, segmentation_loss
 from modified_lisa.metrics import SegmentationMetrics
+from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.scoring.boundary import boundary_score
 from modified_lisa.scoring.summary import summarize
 
@@ -132,6 +133,7 @@ def evaluate(
     num_workers: int = 0,
     loss_weights: LossWeights | None = None,
     progress: Callable[[int], Any] | None = None,
+    cache: FeatureCache | None = None,
 ) -> EvaluationResult:
     """Measure ``model`` on every sample of ``dataset``.
 
@@ -139,6 +141,7 @@ def evaluate(
         accelerator: given in several processes: each takes its share, all get the whole result. The result
             does not depend on how many there are.
         progress: called with the number of samples this process has just done.
+        cache: the model's; its encoders run for images only that are not in it.
 
     Raises:
         DataError: the data set is empty, or a sample cannot be used.
@@ -159,7 +162,13 @@ def evaluate(
     problem: ModifiedLISAError | None = None
     try:
         with torch.no_grad():
-            loaded = load_batches(dataset, batches, Collator(model.processor), num_workers=num_workers)
+            loaded = load_batches(
+                dataset,
+                batches,
+                Collator(model.processor, None if cache is None else cache.store),
+                num_workers=num_workers,
+                complete=None if cache is None else cache.complete,
+            )
             for indices, batch in zip(batches, loaded, strict=True):
                 scores = score_batch(model, batch.to(model.device), weights)
                 scores.check_finite(batch.names)

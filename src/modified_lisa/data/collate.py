@@ -1,8 +1,8 @@
 """Samples -> batches, in this process or in workers."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
+from modified_lisa.model.feature_cache import stacked
+from modified_lisa.model.feature_store import FeatureStore, image_key
 
 __all__ = ["Batch", "Collator", "SampleSource", "load_batches"]
 
@@ -41,6 +43,9 @@ class Batch:
     texts: list[str]
     groups: list[Mapping[str, str]]
     """Of each sample; see `Sample.groups`."""
+    uncached: tuple[str | None, ...] = ()
+    """With a store of features, if one is missing: under which key to keep that of each sample, None: it is there.
+    Empty where the inputs have their features, or there is no store."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,29 +55,41 @@ class Batch:
 
         ``targets`` stay where they are: metrics compare masks on the CPU.
         """
-        return Batch(
+        return replace(
+            self,
             inputs=self.inputs.to(device),
-            targets=self.targets,
             grid_target=self.grid_target.to(device),
             grid_valid=self.grid_valid.to(device),
-            names=self.names,
-            texts=self.texts,
-            groups=self.groups,
         )
 
 
 class Collator:
-    """``collator(samples)`` -> `Batch`. Pickles if the processor does."""
+    """``collator(samples)`` -> `Batch`. Pickles if the processor does.
 
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
+    Args:
+        store: features of images that were encoded before; where all of a batch are there, they take the place of
+            the pixels, and no image is resized.
+    """
+
+    def __init__(self, processor: Any, store: FeatureStore | None = None) -> None:
+        self.processor, self.store = processor, store
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Raises DataError for a text that the processor refuses or that asks for several masks."""
         names = [sample.name for sample in samples]
         texts = [sample.text for sample in samples]
+        keys: list[str] = []
+        found: list[tuple[torch.Tensor, ...] | None] = []
+        if self.store is not None:
+            keys = [image_key(sample.image) for sample in samples]
+            found = [self.store.load(key) for key in keys]
+        features = stacked(found) if found else None
         try:
-            inputs = self.processor([sample.image for sample in samples], texts)
+            images = [sample.image for sample in samples]
+            if features is None:
+                inputs = self.processor(images, texts)
+            else:
+                inputs = replace(self.processor(images, texts, squares=False), features=features)
         except ConfigError as error:
             raise DataError(f"{', '.join(names)}: {error}") from error
         for sample, count in zip(samples, inputs.seg_counts, strict=True):
@@ -94,13 +111,23 @@ class Collator:
             names=names,
             texts=texts,
             groups=[sample.groups for sample in samples],
+            uncached=()
+            if features is not None
+            else tuple(key if entry is None else None for key, entry in zip(keys, found, strict=True)),
         )
 
 
 def load_batches(
-    samples: SampleSource, batches: Sequence[Sequence[int]], collator: Collator, *, num_workers: int = 0
+    samples: SampleSource,
+    batches: Sequence[Sequence[int]],
+    collator: Collator,
+    *,
+    num_workers: int = 0,
+    complete: Callable[[Batch], Batch] | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches with these indices, in this order, prepared by ``num_workers`` processes.
+
+    ``complete``: what is left to do with each in this process, such as `FeatureCache.complete`.
 
     An error of this package reaches the caller as it was raised, also out of a worker.
     """
@@ -116,7 +143,7 @@ def load_batches(
     for batch in loader:
         if isinstance(batch, ModifiedLISAError):
             raise batch
-        yield batch
+        yield batch if complete is None else complete(batch)
 
 
 class _Prepared(Dataset[Any]):

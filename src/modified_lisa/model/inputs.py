@@ -32,6 +32,9 @@ class ModelInputs:
     """float32 (B, 3, S, S) for the VLM's encoder."""
     sam_pixels: torch.Tensor | None
     """float32 (B, 3, S, S) for SAM's encoder."""
+    features: tuple[torch.Tensor, ...] | None = None
+    """(B, ...) each: what the frozen part of the vision source made of these images before (`feature_cache`).
+    Where they are given, no encoder runs and no pixels are needed."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -62,6 +65,7 @@ class ModelInputs:
             first_seg=int(segs[1].min()),
             vlm_pixels=None if self.vlm_pixels is None else self.vlm_pixels[begin:end],
             sam_pixels=None if self.sam_pixels is None else self.sam_pixels[begin:end],
+            features=None if self.features is None else tuple(x[begin:end] for x in self.features),
         )
 
     def padded(self, length: int, segs: int) -> "ModelInputs":
@@ -128,9 +132,11 @@ _Inputs = TypeVar("_Inputs", ModelInputs, QueryInputs)
 
 
 def _moved(inputs: _Inputs, device: torch.device | str) -> _Inputs:
-    moved: dict[str, Any] = {
-        entry.name: value.to(device, non_blocking=True)
-        for entry in fields(inputs)
-        if isinstance(value := getattr(inputs, entry.name), torch.Tensor)
-    }
+    moved: dict[str, Any] = {}
+    for entry in fields(inputs):
+        value = getattr(inputs, entry.name)
+        if isinstance(value, torch.Tensor):
+            moved[entry.name] = value.to(device, non_blocking=True)
+        elif isinstance(value, tuple):
+            moved[entry.name] = tuple(part.to(device, non_blocking=True) for part in value)
     return replace(inputs, **moved)

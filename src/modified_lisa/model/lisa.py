@@ -193,7 +193,8 @@ class ModifiedLISA(nn.Module):
         """
         # Every part has its own precision; an autocast around the call must not change it.
         with torch.autocast(self.device.type, enabled=False):
-            encoding = self.vision(inputs.vlm_pixels, inputs.sam_pixels)
+            features = inputs.features or self.vision.frozen(inputs.vlm_pixels, inputs.sam_pixels)
+            encoding = self.vision.trained(features)
             prompts = self.seg_projection(self.seg_states(encoding.tokens, inputs).float())
             if not return_mask:
                 return prompts, None, None

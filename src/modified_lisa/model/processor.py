@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,18 @@ class LisaProcessor:
         self.mask_side = mask_side
 
     def __call__(
-        self, images: Sequence[ImageSource], texts: Sequence[str], device: torch.device | None = None
+        self,
+        images: Sequence[ImageSource],
+        texts: Sequence[str],
+        device: torch.device | None = None,
+        *,
+        squares: bool = True,
     ) -> ModelInputs:
         """Args: images as paths, PIL images or arrays; texts with or without ``<SEG>``; where to resize the
-        images and leave their pixels (None: the CPU), the same everywhere."""
+        images and leave their pixels (None: the CPU), the same everywhere.
+
+        ``squares=False`` leaves the pixels out, for images whose features are at hand.
+        """
         if isinstance(images, str | os.PathLike | Image.Image) or isinstance(texts, str):
             what = "one string as the texts" if isinstance(texts, str) else "a single image"
             raise ConfigError(f"got {what}; give two lists of equal length")
@@ -83,6 +91,8 @@ class LisaProcessor:
         arrays = [read_image(image) for image in images]
         frames = [self.frame(array.shape[0], array.shape[1]) for array in arrays]
         rows = [self.encode(text) for text in texts]
+        if not squares:
+            return self.assemble(rows, frames, None, None)
         return self.assemble(
             rows,
             frames,
@@ -116,6 +126,15 @@ class LisaProcessor:
             vlm_pixels=vlm_pixels,
             sam_pixels=sam_pixels,
         )
+
+    @property
+    def image_settings(self) -> dict[str, Any]:
+        """All that decides which squares an image becomes, in plain values."""
+        return {
+            name: asdict(value)
+            for name, value in vars(self).items()
+            if is_dataclass(value) and not isinstance(value, type)
+        }
 
     def prefix(self, image: ImageSource, device: torch.device | None = None) -> ModelInputs:
         """The prompt up to the end of the image, which every query about ``image`` begins with."""

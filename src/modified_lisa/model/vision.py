@@ -1,7 +1,9 @@
 """The three vision sources. The only place that knows encoder layers by number.
 
 A source takes the square images of the encoders that it runs and returns one `Encoding`, which the
-language model and the mask decoder both read:
+language model and the mask decoder both read. It does so in two parts: what never trains (``frozen``: the
+encoders) makes features, which may be kept (`feature_cache`), and what may (``trained``: the bridge) makes
+the encoding of them:
 
 - `VlmVision`: the VLM's tower, once; a bridge makes SAM's embedding of its features;
 - `SamVision`: SAM's encoder, once; a bridge makes the VLM's patch tokens of its features;
@@ -10,15 +12,15 @@ language model and the mask decoder both read:
 Shapes: B images, P patch tokens, Dv the tower's width, C and h = w channels and side of SAM's embedding.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
 
 from modified_lisa.errors import ConfigError, ModelLoadError
 
-__all__ = ["DualVision", "Encoding", "SamVision", "VisionSource", "VlmTower", "VlmVision"]
+__all__ = ["DualVision", "Encoding", "Features", "SamVision", "VisionSource", "VlmTower", "VlmVision"]
 
 
 class Encoding(NamedTuple):
@@ -30,14 +32,26 @@ class Encoding(NamedTuple):
     """float32 (B, C, h, w): what SAM's mask decoder reads."""
 
 
+Features: TypeAlias = tuple[torch.Tensor, ...]
+"""What the frozen part of a source makes of B images: (B, ...) each, in the encoders' precision."""
+
+
 class VisionSource(nn.Module):
-    """Square images in, an `Encoding` out."""
+    """Square images in, an `Encoding` out: ``trained(frozen(...))``."""
 
     reads_vlm_pixels = False
     reads_sam_pixels = False
 
     def forward(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Encoding:
         """Args: float32 (B, 3, S, S) of each encoder that the source runs, None for the other."""
+        return self.trained(self.frozen(vlm_pixels, sam_pixels))
+
+    def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
+        """The encoders' part, which no training changes and no gradient enters; arguments as ``forward``."""
+        raise NotImplementedError
+
+    def trained(self, features: Features) -> Encoding:
+        """What follows: nothing for ``dual``, the bridge for the others."""
         raise NotImplementedError
 
 
@@ -79,15 +93,21 @@ class VlmTower(nn.Module):
         self.class_tokens = class_tokens
 
     @torch.no_grad()
-    def forward(self, pixels: torch.Tensor, layers: Sequence[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """One pass: the tokens for the projector, and the patch features (B, P, Dv) of ``layers``."""
+    def forward(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
+        """One pass: the hidden states (B, class tokens + P, Dv) of ``layers``."""
         states = self.tower(pixels.to(self.dtype), output_hidden_states=True).hidden_states
-        tokens = torch.cat([states[layer] for layer in self.feature_layers], dim=-1)
-        return tokens[:, self.first_read :], [states[layer][:, self.class_tokens :] for layer in layers]
+        return tuple(states[layer] for layer in layers)
+
+    def tokens(self, states: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """What the projector reads, of the hidden states by layer; `feature_layers` must be among them."""
+        return torch.cat([states[layer] for layer in self.feature_layers], dim=-1)[:, self.first_read :]
 
 
 class VlmVision(VisionSource):
-    """The VLM's tower sees the image; the bridge tells the mask decoder what it saw."""
+    """The VLM's tower sees the image; the bridge tells the mask decoder what it saw.
+
+    Features: the hidden states of ``layers``, those of the projector and of the bridge, each once.
+    """
 
     reads_vlm_pixels = True
 
@@ -96,15 +116,32 @@ class VlmVision(VisionSource):
         self.encoder = tower
         self.bridge = bridge
         self.bridge_layers = absolute_layers(bridge_layers, tower.depth, "--bridge_layers")
+        self.layers = tuple(sorted({*tower.feature_layers, *self.bridge_layers}))
 
-    def forward(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Encoding:
+    def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         assert vlm_pixels is not None
-        tokens, features = self.encoder(vlm_pixels, self.bridge_layers)
-        return Encoding(tokens, self.bridge([x.float() for x in features]))
+        states: Features = self.encoder(vlm_pixels, self.layers)
+        return states
+
+    def trained(self, features: Features) -> Encoding:
+        states = dict(zip(self.layers, features, strict=True))
+        return Encoding(self.encoder.tokens(states), self.embedding(features))
+
+    def embedding(self, features: Features) -> torch.Tensor:
+        """Only what the mask decoder reads, float32 (B, C, h, w)."""
+        states = dict(zip(self.layers, features, strict=True))
+        first = self.encoder.class_tokens
+        embedding: torch.Tensor = self.bridge(
+            [states[layer][:, first:].float() for layer in self.bridge_layers]
+        )
+        return embedding
 
 
 class SamVision(VisionSource):
-    """SAM's encoder sees the image; the bridge tells the language model what it saw."""
+    """SAM's encoder sees the image; the bridge tells the language model what it saw.
+
+    Features: the deepest hidden state (B, h, w, Ds), and SAM's embedding (B, C, h, w).
+    """
 
     reads_sam_pixels = True
 
@@ -114,16 +151,22 @@ class SamVision(VisionSource):
         self.encoder = encoder.requires_grad_(False)
         self.bridge = bridge
 
-    def forward(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Encoding:
+    @torch.no_grad()
+    def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         assert sam_pixels is not None
-        with torch.no_grad():
-            out = self.encoder(sam_pixels.to(self.dtype), output_hidden_states=True)
-        embedding = out.last_hidden_state.float()
-        return Encoding(self.bridge(out.hidden_states[-1].float(), embedding), embedding)
+        out = self.encoder(sam_pixels.to(self.dtype), output_hidden_states=True)
+        return out.hidden_states[-1], out.last_hidden_state
+
+    def trained(self, features: Features) -> Encoding:
+        hidden, embedding = (x.float() for x in features)
+        return Encoding(self.bridge(hidden, embedding), embedding)
 
 
 class DualVision(VisionSource):
-    """Both encoders see the image, as in the original LISA."""
+    """Both encoders see the image, as in the original LISA.
+
+    Features: the hidden states of the projector's layers, and SAM's embedding (B, C, h, w).
+    """
 
     reads_vlm_pixels = True
     reads_sam_pixels = True
@@ -134,10 +177,14 @@ class DualVision(VisionSource):
         self.encoder = tower
         self.sam_encoder = encoder.requires_grad_(False)
 
-    def forward(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Encoding:
+    @torch.no_grad()
+    def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         assert vlm_pixels is not None
         assert sam_pixels is not None
-        tokens, _ = self.encoder(vlm_pixels, ())
-        with torch.no_grad():
-            embedding = self.sam_encoder(sam_pixels.to(self.dtype)).last_hidden_state
+        embedding = self.sam_encoder(sam_pixels.to(self.dtype)).last_hidden_state
+        return *self.encoder(vlm_pixels, self.encoder.feature_layers), embedding
+
+    def trained(self, features: Features) -> Encoding:
+        *states, embedding = features
+        tokens = self.encoder.tokens(dict(zip(self.encoder.feature_layers, states, strict=True)))
         return Encoding(tokens, embedding.float())

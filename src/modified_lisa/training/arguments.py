@@ -87,6 +87,8 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         resume=values.resume,
         log_with=values.log_with,
         gradient_checkpointing=values.gradient_checkpointing,
+        cache_dir=values.cache_dir,
+        cache_limit_gb=values.cache_limit_gb,
     )
 
 
@@ -233,6 +235,14 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--grad_clip", float, _RUN.grad_clip, "largest norm of the gradient; 0: no clipping")
     add("--warmup_steps", int, _RUN.warmup_steps, "optimizer steps of the warm-up", metavar="N")
     _flag(group, "--gradient_checkpointing", "save memory by computing the language model twice")
+    add(
+        "--cache_dir",
+        str,
+        None,
+        "keep what the frozen encoders make of the images in this folder, for later epochs and runs",
+        metavar="DIR",
+    )
+    add("--cache_limit_gb", float, None, "the most that --cache_dir may hold for this model", metavar="GB")
     group.add_argument(
         "--resume",
         nargs="?",

@@ -22,6 +22,7 @@ from modified_lisa.evaluation import TERMS, EvaluationResult, evaluate
 from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.checkpoint import save_checkpoint
+from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.pictures import curves, fixed_choice, overlay_sheet
 from modified_lisa.training import resume
 from modified_lisa.training.batches import Layout, plan_epoch
@@ -35,7 +36,7 @@ TIMED_SAMPLES = 10
 
 
 class Trainer:
-    """One run over a train and a val set. ``model`` is a `ModifiedLISA` on ``accelerator``'s device."""
+    """One run over a train and a val set. ``model`` is a `ModifiedLISA` on ``accelerator``'s device; ``cache`` its features."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Trainer:
         model: Any,
         train_set: SampleSource,
         val_set: SampleSource,
+        cache: FeatureCache | None = None,
     ) -> None:
         for split, samples in (("train", train_set), ("val", val_set)):
             if not len(samples):
@@ -55,7 +57,8 @@ class Trainer:
         self.epoch_steps = self.layout.steps(len(train_set))
         self.total_steps = self.epoch_steps * config.epochs
         self.stepper = Stepper(model, config, accelerator)
-        self.collator = Collator(model.processor)
+        self.cache = cache
+        self.collator = Collator(model.processor, None if cache is None else cache.store)
         self.checkpoints = Path(config.checkpoint_dir)
         self.identity = resume.identity(config, self.layout, {"train": train_set.names, "val": val_set.names})
         parameters = model.describe_parameters()
@@ -103,6 +106,7 @@ class Trainer:
         resume.seed_everything(self.config.seed, epoch, self.rank)
         record: dict[str, Any] = {"epoch": epoch, "train": self._train(epoch)}
         record["val"] = self._validate()
+        self._say_cached()
         record["lr"] = self._rate(epoch * self.epoch_steps - 1)
         record["seconds"] = round(time.perf_counter() - start, 3)
         best = self.report.history["best"]
@@ -137,7 +141,13 @@ class Trainer:
             len(self.train_set), self.layout, rank=self.rank, seed=self.config.seed, epoch=epoch
         )
         flat = [batch for step in plan for batch in step.batches]
-        loaded = load_batches(self.train_set, flat, self.collator, num_workers=self.config.num_workers)
+        loaded = load_batches(
+            self.train_set,
+            flat,
+            self.collator,
+            num_workers=self.config.num_workers,
+            complete=None if self.cache is None else self.cache.complete,
+        )
         metrics = SegmentationMetrics()
         sums = dict.fromkeys(TERMS, 0.0)
         iou, seen = 0.0, 0
@@ -166,9 +176,19 @@ class Trainer:
             num_workers=self.config.num_workers,
             loss_weights=self.config.loss,
             progress=lambda samples: self.report.bar.update(samples * self.processes),
+            cache=self.cache,
         )
         values = _ordered({**result.losses, **result.metrics}, first=("loss", "mIoU", "cIoU"))
         return {f"val_{key}": value for key, value in values.items()}
+
+    def _say_cached(self) -> None:
+        """After an epoch in which images were encoded: how many; nothing where all features were there."""
+        if self.cache is None:
+            return
+        encoded, self.cache.encoded = sum(gather_object([self.cache.encoded])), 0
+        if encoded:
+            stopped = f"; nothing more is kept: {self.cache.stopped}" if self.cache.stopped else ""
+            self.report.say(f"{encoded} images were encoded, {len(self.cache.store)} are kept{stopped}")
 
     def _rate(self, step: int) -> float:
         return learning_rate(self.config.lr, step, warmup=self.config.warmup_steps, total=self.total_steps)

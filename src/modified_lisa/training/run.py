@@ -11,6 +11,7 @@ from modified_lisa.benchmark.measure import reset_peak_memory
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import DataError
+from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.training.captured import capture_frozen_parts
 from modified_lisa.training.loop import Trainer
@@ -43,7 +44,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
             )
         accelerator.print(capture_frozen_parts(model))
         with deterministic():
-            return Trainer(config, accelerator, model, sets["train"], sets["val"]).run()
+            cache = _open_cache(config, accelerator, model, sets)
+            return Trainer(config, accelerator, model, sets["train"], sets["val"], cache).run()
     finally:
         accelerator.end_training()
 
@@ -73,6 +75,21 @@ def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, DataSe
     if errors:
         raise DataError("\n".join(dict.fromkeys(errors)))
     return sets
+
+
+def _open_cache(
+    config: TrainingConfig, accelerator: Any, model: ModifiedLISA, sets: dict[str, DataSet]
+) -> FeatureCache | None:
+    """The cache of ``--cache_dir``, if there is one; says what it will take."""
+    if config.cache_dir is None:
+        return None
+    cache = FeatureCache(
+        model, config.cache_dir, limit_gb=config.cache_limit_gb, processes=accelerator.num_processes
+    )
+    # Samples of one image are named by it, and by the number of their text.
+    images = {name.rpartition("#")[0] for samples in sets.values() for name in samples.names}
+    accelerator.print(f"--cache_dir: {cache.announce(len(images))}")
+    return cache
 
 
 @contextlib.contextmanager

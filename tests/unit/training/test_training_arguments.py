@@ -50,6 +50,8 @@ OURS = {
     "--skip_bad_samples": False,
     "--gradient_accumulation_steps": 1,
     "--gradient_checkpointing": False,
+    "--cache_dir": None,
+    "--cache_limit_gb": None,
     "--resume": None,
     "--log_with": None,
 }
