@@ -74,7 +74,8 @@ class ModelConfig:
     seg_projection: str = "normed"
     """``normed``: LayerNorm, Linear, ReLU, Linear; ``plain``: without the LayerNorm, as published LISA."""
     protocol: str = "native"
-    """``native``: the VLM's chat template, images padded; ``lisa``: the original LISA's prompts and images."""
+    """``native``: the VLM's chat template, images padded; ``lisa``: the original LISA's prompts and images (with one
+    encoder, ``vlm``, its prompts alone: a square that serves the masks too must not be cropped)."""
     seg_token_id: int | None = None
     """Id of the original's ``[SEG]`` under LISA's protocol; None: what the model's files say."""
     train_mask_decoder: bool = False
@@ -98,10 +99,10 @@ class ModelConfig:
                 raise ConfigError(
                     "seg_token_id is for LISA's protocol; other models have a <SEG> of their own"
                 )
-        if self.protocol == "lisa" and self.vision_source != "dual":
+        if self.protocol == "lisa" and self.vision_source == "sam":
             raise ConfigError(
-                f"LISA's protocol is for the 'dual' vision source; this model's is {self.vision_source!r}: CLIP and SAM see "
-                "different squares under it"
+                "LISA's protocol is for the 'dual' vision source, and for 'vlm' models distilled from such; this model's "
+                "is 'sam'"
             )
         _at_least("--lora_r", self.lora_r, 0, whole=True)
         _at_least("--lora_dropout", self.lora_dropout, 0)

@@ -10,11 +10,14 @@ from typing import Any, BinaryIO
 __all__ = ["write_atomically", "write_json", "write_json_lines", "write_text"]
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> Path:
+def write_atomically(
+    path: str | os.PathLike[str], write: Callable[[BinaryIO], Any], *, sync: bool = True
+) -> Path:
     """Call ``write(file)`` on a temporary neighbour of ``path``, then move it into place.
 
     A reader sees the old file or the new one, never a part of either; a crash leaves the old one.
-    Missing parent folders are made.
+    Missing parent folders are made. ``sync=False`` does not wait for the disk: for files that can be made
+    again, and whose reader notices if the power failed before they were on it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +26,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], A
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException as error:

@@ -32,11 +32,16 @@ def fixed_choice(samples: int, wanted: int = 6) -> list[int]:
 
 
 def overlay_sheet(
-    path: str | os.PathLike[str], segmenter: "Segmenter", samples: Sequence[Sample], *, title: str = ""
+    path: str | os.PathLike[str],
+    segmenter: "Segmenter",
+    samples: Sequence[Sample],
+    *,
+    title: str = "",
+    truth: str = "truth",
 ) -> Path:
     """Write a PNG with one row for each sample: its query, and below it image, truth and prediction.
 
-    The truth is green, ignored regions are grey, the prediction is pink.
+    The truth (or what ``truth`` calls it) is green, ignored regions are grey, the prediction is pink.
     """
     rows = []
     for sample in samples:
@@ -44,7 +49,7 @@ def overlay_sheet(
         score = SegmentationMetrics().update(answer.mask, sample.target)[0]
         drawn = three_views(sample, answer.mask)
         says = f"IoU {score.iou:.2f} (the model expects {answer.scores.mean():.2f})"
-        rows.append(_row(sample, drawn, says))
+        rows.append(_row(sample, drawn, says, truth))
     width = 3 * CELL + 4 * GAP
     parts = [*([text_block(title, width, size=TEXT, grey=True)] if title else []), *rows]
     sheet = Image.new("RGB", (width, sum(part.height for part in parts) + GAP), "white")
@@ -69,13 +74,13 @@ def three_views(sample: Sample, mask: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _row(sample: Sample, drawn: list[np.ndarray], says: str) -> Image.Image:
+def _row(sample: Sample, drawn: list[np.ndarray], says: str, truth: str) -> Image.Image:
     width = 3 * CELL + 4 * GAP
     query = text_block(sample.text, width, size=TEXT + 2, bold=True)
     below = text_block(sample.name, width, size=TEXT - 2, grey=True)
     cells = [_fit(picture) for picture in drawn]
     height = max(cell.height for cell in cells)
-    captions = ("image", "truth", f"prediction: {says}")
+    captions = ("image", truth, f"prediction: {says}")
     texts = [query, below]
     top = GAP // 2 + sum(part.height for part in texts)
     row = Image.new("RGB", (width, top + height + 2 * TEXT + GAP), "white")

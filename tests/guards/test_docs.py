@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ARGUMENTS = REPOSITORY / "docs" / "arguments.md"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-COMMANDS = ("train", "evaluate", "merge-results", "segment", "scenes", "import-lisa", "benchmark")
+COMMANDS = ("train", "evaluate", "merge-results", "segment", "scenes", "import-lisa", "benchmark", "distill")
 TABLE = re.compile(r"(<!-- table: ([\w-]+), ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -48,7 +48,7 @@ def command_parser(command: str) -> argparse.ArgumentParser:
 def row(action: argparse.Action) -> str:
     """One line of a table, as the parser has it."""
     takes = getattr(action.type, "__name__", "str").lstrip("_")
-    kind = {"layers": "int,int,...", "json_path": "path", "names": "str,str,..."}.get(takes, takes)
+    kind = {"bridge_layers": "int,int,...", "json_path": "path", "names": "str,str,..."}.get(takes, takes)
     if action.nargs == 0:
         kind, default = "flag", "off"
     else:

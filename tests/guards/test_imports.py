@@ -80,6 +80,7 @@ LIGHT = [
     "modified_lisa.errors",
     "modified_lisa.training.arguments",
     "modified_lisa.benchmark.arguments",
+    "modified_lisa.training.distillation.settings",
 ]
 HEAVY = ["torch", "transformers", "accelerate", "numpy", "cv2", "PIL", "matplotlib", "peft", "bitsandbytes"]
 

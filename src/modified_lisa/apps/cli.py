@@ -14,6 +14,7 @@ from modified_lisa.config import DTYPES, QUANTIZATIONS
 from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.training.arguments import add_arguments as add_training_arguments
 from modified_lisa.training.arguments import add_dataset_arguments
+from modified_lisa.training.distillation.settings import add_arguments as add_distillation_arguments
 
 __all__ = ["build_parser", "main"]
 
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_merge_results,
         _add_import_lisa,
         _add_benchmark,
+        _add_distill,
     ):
         add(commands)
     return parser
@@ -275,6 +277,17 @@ def _add_benchmark(commands: "argparse._SubParsersAction") -> None:
         epilog="Example: modified-lisa benchmark --random_init --ablate --out benchmark.json",
     )
     add_benchmark_arguments(parser)
+
+
+def _add_distill(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "distill",
+        "make a shared-encoder model of a dual one from unlabelled images",
+        epilog="Example: modified-lisa distill models/lisa-7b models/shared-7b --images photos",
+    )
+    add_distillation_arguments(parser)
+    _add_model_options(parser)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["benchmark", "evaluate", "import_lisa", "merge_results", "scenes", "segment", "train"]
+__all__ = ["benchmark", "distill", "evaluate", "import_lisa", "merge_results", "scenes", "segment", "train"]
 
 
 def segment(arguments: argparse.Namespace) -> None:
@@ -142,6 +142,16 @@ def import_lisa(arguments: argparse.Namespace) -> None:
     from modified_lisa.apps.importing import run
 
     run(arguments)
+
+
+def distill(arguments: argparse.Namespace) -> None:
+    """Distil; the run says itself what it writes."""
+    from modified_lisa.training.distillation.settings import to_config
+
+    config = to_config(arguments, _model_overrides(arguments))
+    from modified_lisa.training.distillation import run  # torch, as above
+
+    run.distill(config)
 
 
 def _model_overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,15 +6,14 @@ Features are made of one image at a time, whatever the batch, so that they do no
 it, nor on whether they were kept before: a run that finds them equals one that makes them, to the last bit.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from modified_lisa.errors import ConfigError
 from modified_lisa.model.feature_store import FeatureStore, fingerprint
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.vision import Features
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from modified_lisa.model.lisa import ModifiedLISA
 
 __all__ = ["FeatureCache", "frozen_identity", "stacked"]
-
-GB = 1e9
 
 
 def frozen_identity(model: "ModifiedLISA") -> dict[str, Any]:
@@ -61,10 +58,9 @@ class FeatureCache:
         processes: int = 1,
     ) -> None:
         self.model, self.limit_gb, self.processes = model, limit_gb, processes
-        spec = model.processor
-        sides = (spec.vlm_image, spec.sam_image)
-        pixels = [None if s is None else torch.zeros(1, 3, s.side, s.side) for s in sides]
-        features = self._encode(*pixels)
+        # Any image tells the shapes.
+        sample = model.processor([np.zeros((8, 8, 3), np.uint8)], ["image"])
+        features = self.encode(sample.vlm_pixels, sample.sam_pixels)
         self.store = FeatureStore(
             folder, frozen_identity(model), tuple((tuple(x.shape[1:]), x.dtype) for x in features)
         )
@@ -79,23 +75,12 @@ class FeatureCache:
 
         Raises ConfigError if the disk has no room for what is missing (within the limit).
         """
-        self.store.prepare()
-        size, there = self.store.entry_bytes, len(self.store)
-        allowed = images if self.limit_gb is None else min(images, int(self.limit_gb * GB / size))
-        missing = max(0, allowed - there)
-        self._room = (
-            float("inf") if self.limit_gb is None else max(0.0, self.limit_gb * GB - there * size)
-        ) / self.processes
-        text = (
-            f"features of {images} images: {size / 1e6:.3g} MB each, {images * size / GB:.3g} GB in all; "
-            f"{min(there, images)} are in {self.store.folder}"
-        )
-        free = shutil.disk_usage(self.store.folder).free
-        if missing * size > free:
-            raise ConfigError(
-                f"--cache_dir: {text}, and the disk has {free / GB:.3g} GB left for {missing * size / GB:.3g} GB; "
-                "name a folder on another disk, or set --cache_limit_gb"
-            )
+        size, allowed = self.store.entry_bytes, images
+        if self.limit_gb is not None:
+            allowed = min(images, int(self.limit_gb * 1e9 / size))
+        text = self.store.prepare(images, allowed, advice=", or set --cache_limit_gb")
+        if self.limit_gb is not None:
+            self._room = max(0.0, self.limit_gb * 1e9 - len(self.store) * size) / self.processes
         if allowed < images:
             text += f"; --cache_limit_gb {self.limit_gb:g} keeps {allowed} of them, the others are encoded in every epoch"
         return text
@@ -106,7 +91,7 @@ class FeatureCache:
         if inputs.features is not None or not batch.uncached:
             return batch
         rows = [
-            self._encode(
+            self.encode(
                 *(None if x is None else x[row : row + 1] for x in (inputs.vlm_pixels, inputs.sam_pixels))
             )
             for row in range(len(inputs))
@@ -133,7 +118,8 @@ class FeatureCache:
             return
         self._room -= self.store.entry_bytes
 
-    def _encode(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
+    def encode(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
+        """`VisionSource.frozen` of pixels on any device."""
         device = self.model.device
         moved = (None if x is None else x.to(device) for x in (vlm_pixels, sam_pixels))
         with torch.no_grad(), torch.autocast(device.type, enabled=False):

@@ -9,6 +9,7 @@ processes may fill one store.
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from modified_lisa.errors import ConfigError
 from modified_lisa.files import write_atomically, write_json
 
 __all__ = ["FeatureStore", "fingerprint", "image_key"]
@@ -73,9 +75,29 @@ class FeatureStore:
         """Entries on disk, good or not."""
         return sum(1 for _ in self.folder.glob("??/*.safetensors"))
 
-    def prepare(self) -> None:
-        """Make the folder, with what it is about in words; OSError where that cannot be."""
+    def prepare(self, images: int, keep: int | None = None, *, advice: str = "") -> str:
+        """Make the folder, and say what the entries of ``images`` images take, and how many are there.
+
+        Args:
+            keep: of how many they will be kept; None: all.
+            advice: what else a user can do if the disk has no room.
+
+        Raises ConfigError if the disk has no room for those that are missing; OSError if it may not be written to.
+        """
         write_json(self.folder / "about.json", {"format": FORMAT, **self.identity})
+        size, there = self.entry_bytes, len(self)
+        missing = max(0, (images if keep is None else keep) - there) * size
+        text = (
+            f"{self.identity.get('what', 'features')} of {images} images: {size / 1e6:.3g} MB each, "
+            f"{images * size / 1e9:.3g} GB in all; {min(there, images)} are in {self.folder}"
+        )
+        free = shutil.disk_usage(self.folder).free
+        if missing > free:
+            raise ConfigError(
+                f"--cache_dir: {text}, and the disk has {free / 1e9:.3g} GB left for {missing / 1e9:.3g} GB; "
+                f"name a folder on another disk{advice}"
+            )
+        return text
 
     def load(self, key: str) -> tuple[torch.Tensor, ...] | None:
         """The tensors of an entry, on the CPU; None if it is not there or not whole."""
@@ -108,7 +130,7 @@ class FeatureStore:
         about = {"format": FORMAT, "store": self.digest, "key": key, "checksum": _checksum(plain)}
         # A slice would be written with all of what it is a slice of.
         named = {str(number): tensor.clone() for number, tensor in enumerate(plain)}
-        write_atomically(self.path(key), lambda file: file.write(save(named, about)))
+        write_atomically(self.path(key), lambda file: file.write(save(named, about)), sync=False)
 
 
 def _layout(tensors: Iterable[torch.Tensor]) -> Layout:

@@ -97,7 +97,7 @@ class LisaProcessor:
             rows,
             frames,
             self.vlm_squares(arrays, frames, device),
-            self._squares(arrays, frames, self.sam_image, device),
+            self.sam_squares(arrays, frames, device),
         )
 
     def assemble(
@@ -178,6 +178,12 @@ class LisaProcessor:
     ) -> torch.Tensor | None:
         """float32 (B, 3, S, S) for the VLM's encoder; None where that does not run."""
         return self._squares(arrays, frames, self.vlm_image, device)
+
+    def sam_squares(
+        self, arrays: list[np.ndarray], frames: list[Frame], device: torch.device | None = None
+    ) -> torch.Tensor | None:
+        """float32 (B, 3, S, S) for SAM's encoder; None where that does not run."""
+        return self._squares(arrays, frames, self.sam_image, device)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the whole prompt up to its last ``<SEG>``: what follows cannot change a mask."""

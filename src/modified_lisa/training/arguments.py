@@ -18,7 +18,7 @@ from modified_lisa.config import (
 )
 from modified_lisa.errors import ConfigError
 
-__all__ = ["add_arguments", "build_parser", "parse", "to_config"]
+__all__ = ["add_arguments", "bridge_layers", "build_parser", "parse", "to_config"]
 
 _MODEL, _LOSS, _RUN = ModelConfig(), LossWeights(), TrainingConfig()
 
@@ -111,7 +111,8 @@ def _vision_source(named: str | None, use_vlm_vision: bool) -> str:
     return named
 
 
-def _layers(text: str) -> tuple[int, ...]:
+def bridge_layers(text: str) -> tuple[int, ...]:
+    """``6,12,-2`` as a tuple, for argparse."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -180,7 +181,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--bridge_layers",
-        _layers,
+        bridge_layers,
         None,
         "encoder layers that the bridge reads, such as 6,12,-2; none: the bridge's own choice",
         metavar="N,N,...",

@@ -13,6 +13,7 @@ from modified_lisa.model.original_lisa.layout import vocabulary_rows
 from modified_lisa.model.original_lisa.protocol import CropSpec, ProtocolProcessor
 from modified_lisa.model.original_lisa.source import OriginalLisa, is_hub_name, open_original, read_json
 from modified_lisa.model.original_lisa.vocabulary import SEG, read_tokenizer
+from modified_lisa.model.processor import ImageSpec
 from modified_lisa.model.sources import class_tokens, read_config
 
 __all__ = ["LISA", "build_protocol_processor", "clip_settings", "protocol_settings", "read_original"]
@@ -116,6 +117,9 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
     vision = vlm_config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     prompt = sam_config.prompt_encoder_config
+    crop: CropSpec | ImageSpec = _crop(clip, vision.image_size, config.vlm_name)
+    if config.vision_source == "vlm":
+        crop = ImageSpec(crop.side, crop.mean, crop.std, "bicubic")
     return ProtocolProcessor(
         tokenizer,
         seg_token_id=settings["seg_token_id"] if config.seg_token_id is None else config.seg_token_id,
@@ -125,7 +129,7 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
         + class_tokens(vision)
         - (vlm_config.vision_feature_select_strategy == "default"),
         vocabulary=int(vlm_config.text_config.vocab_size),
-        clip=_crop(clip, vision.image_size, config.vlm_name),
+        clip=crop,
         sam_side=int(sam_config.vision_config.image_size),
         mask_side=4 * (prompt.image_size // prompt.patch_size),
         name=str(Path(config.vlm_name)),

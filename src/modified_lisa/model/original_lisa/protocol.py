@@ -106,6 +106,7 @@ class ProtocolProcessor(LisaProcessor):
     """`LisaProcessor` under LISA's protocol.
 
     ``tokenizer``: `vocabulary.read_tokenizer`'s, or None: then tensors are taken (`from_tensors`), words not.
+    ``clip``: CLIP's own crop; or, for a model whose one square serves the masks too, the padded square.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class ProtocolProcessor(LisaProcessor):
         image_token_id: int,
         image_tokens: int,
         vocabulary: int,
-        clip: CropSpec,
+        clip: CropSpec | ImageSpec,
         sam_side: int,
         mask_side: int,
         name: str,
@@ -130,8 +131,10 @@ class ProtocolProcessor(LisaProcessor):
             image_token_id=image_token_id,
             image_tokens=image_tokens,
             vocabulary=vocabulary,
-            vlm_image=None,
-            sam_image=ImageSpec(side=sam_side, mean=SAM_MEAN, std=SAM_STD, interpolation="bilinear"),
+            vlm_image=clip if isinstance(clip, ImageSpec) else None,
+            sam_image=None
+            if isinstance(clip, ImageSpec)
+            else ImageSpec(side=sam_side, mean=SAM_MEAN, std=SAM_STD, interpolation="bilinear"),
             mask_side=mask_side,
         )
         self.start_end = start_end
@@ -165,9 +168,11 @@ class ProtocolProcessor(LisaProcessor):
         return ids[: len(ids) - ids[::-1].index(self.seg_token_id)]
 
     def vlm_squares(
-        self, arrays: Sequence[np.ndarray], frames: Sequence[Frame], device: torch.device | None = None
-    ) -> torch.Tensor:
+        self, arrays: list[np.ndarray], frames: list[Frame], device: torch.device | None = None
+    ) -> torch.Tensor | None:
         """float32 (B, 3, S, S) for CLIP."""
+        if isinstance(self.clip, ImageSpec):
+            return super().vlm_squares(arrays, frames, device)
         return torch.stack([self.clip.pixels(array) for array in arrays]).to(device or "cpu")
 
     def from_tensors(
@@ -190,6 +195,10 @@ class ProtocolProcessor(LisaProcessor):
 
         Raises ConfigError for what does not fit.
         """
+        if isinstance(self.clip, ImageSpec):
+            raise ConfigError(
+                "these are the original's tensors, and this model has one encoder: use a 'dual' one"
+            )
         if seg_token_id is not None and seg_token_id != self.seg_token_id:
             raise ConfigError(
                 f"[SEG] is {seg_token_id} here and {self.seg_token_id} in the model; load it with seg_token_id={seg_token_id}"

@@ -1,0 +1,1 @@
+"""From two encoders to one, without labels: `run.distill` is where to start reading."""
