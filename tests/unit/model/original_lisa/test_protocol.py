@@ -158,9 +158,9 @@ def test_sams_frame_is_the_usual_one_at_1024(height: int, width: int) -> None:
     assert SamFrame(height, width, 64).mask_to_image(logits).shape == (1, height, width)
 
 
-def test_the_protocol_is_for_both_encoders(imported: Path) -> None:
+def test_the_protocol_is_not_for_sams_encoder_alone(imported: Path) -> None:
     with pytest.raises(ConfigError, match="'dual'"):
-        ModifiedLISA.from_pretrained(imported, device="cpu", vision_source="vlm")
+        ModifiedLISA.from_pretrained(imported, device="cpu", vision_source="sam")
     with pytest.raises(ModelLoadError, match="import-lisa"):
         ModifiedLISA(*folders(), vision_source="dual", protocol="lisa", quantize=False, device="cpu")
 
