@@ -215,6 +215,8 @@ class TrainingConfig:
     save_every: int = 1
     seed: int = 42
     num_workers: int = 0
+    init_from: str | None = None
+    """A checkpoint or folder whose trained weights the run starts from; those that it lacks start as usual."""
     resume: str | None = None
     """A checkpoint_epoch_N.pt to go on from, or 'latest' for the newest one in checkpoint_dir."""
     log_with: str | None = None

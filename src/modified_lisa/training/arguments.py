@@ -84,6 +84,7 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         save_every=values.save_every,
         seed=values.seed,
         num_workers=values.num_workers,
+        init_from=values.init_from,
         resume=values.resume,
         log_with=values.log_with,
         gradient_checkpointing=values.gradient_checkpointing,
@@ -244,6 +245,8 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
     )
     add("--cache_limit_gb", float, None, "the most that --cache_dir may hold for this model", metavar="GB")
+    weights = "start from the trained weights of a checkpoint or folder, such as a distilled model's"
+    add("--init_from", str, None, weights, metavar="PATH")
     group.add_argument(
         "--resume",
         nargs="?",

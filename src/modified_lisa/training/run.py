@@ -11,6 +11,7 @@ from modified_lisa.benchmark.measure import reset_peak_memory
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import DataError
+from modified_lisa.model.checkpoint import read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.training.captured import capture_frozen_parts
@@ -36,7 +37,10 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         sets = _open(config, accelerator.print)
         seed_everything(config.seed)
         reset_peak_memory(accelerator.device)
+        # Read first: what is wrong with it is known before a model is loaded.
+        given = {} if config.init_from is None else read_pretrained(config.init_from)[1]
         model = ModifiedLISA.from_config(config.model, device=accelerator.device)
+        model.load_state_dict({**model.trainable_state_dict(), **given})
         if config.gradient_checkpointing and not model.enable_gradient_checkpointing():
             accelerator.print(
                 "--gradient_checkpointing is not needed here: nothing before <SEG> trains, so the language model "

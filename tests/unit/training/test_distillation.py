@@ -13,7 +13,7 @@ from PIL import Image
 from factory import picture, tiny_model
 from modified_lisa import ModifiedLISA
 from modified_lisa.apps.cli import main
-from modified_lisa.config import ModelConfig
+from modified_lisa.config import ModelConfig, TrainingConfig
 from modified_lisa.errors import CheckpointError, ConfigError, DataError
 from modified_lisa.model.checkpoint import load_checkpoint
 from modified_lisa.model.original_lisa.importing import import_lisa
@@ -22,6 +22,7 @@ from modified_lisa.training.distillation.loop import Distiller
 from modified_lisa.training.distillation.settings import GENERIC_QUERIES, DistillConfig, read_queries
 from modified_lisa.training.distillation.student import read_teacher, student_config
 from modified_lisa.training.distillation.targets import agreement, embedding_errors, mask_loss
+from modified_lisa.training.run import train
 from original_lisa_factory import Sizes, make_checkpoint
 
 
@@ -314,3 +315,23 @@ def test_a_published_lisa_is_a_teacher(tmp_path: Path, folder: Path) -> None:
     with torch.no_grad():
         expected = dual.vision(inputs.vlm_pixels, inputs.sam_pixels).embedding[0]
     torch.testing.assert_close(embedding.float(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_training_goes_on_from_a_distilled_model(folder: Path, whole: Any, tmp_path: Path) -> None:
+    square = {"label": "target", "shape_type": "polygon", "points": [[5, 5], [40, 5], [40, 40], [5, 40]]}
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(picture(60, 80)).save(tmp_path / split / "0.png")
+        text = {"text": ["the round one"], "shapes": [square]}
+        (tmp_path / split / "0.json").write_text(json.dumps(text), encoding="utf-8")
+    student = ModifiedLISA.from_pretrained(whole[0], device="cpu")
+    options: dict[str, Any] = {"epochs": 1, "lr": 1e-12, "weight_decay": 0.0, "init_from": str(whole[0])}
+    places = {"output_dir": str(tmp_path / "out"), "checkpoint_dir": str(tmp_path / "out")}
+    model = student.config.replaced(train_mask_decoder=True)  # more may train than the checkpoint holds
+    train(TrainingConfig(model=model, data_dir=str(tmp_path), **options, **places))
+    weights = load_checkpoint(tmp_path / "out" / "checkpoint_epoch_1.pt")["model_state_dict"]
+    for name, value in student.trainable_state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=1e-6)
+    other = student.config.replaced(bridge="linear")
+    with pytest.raises(CheckpointError, match="do not fit this model"):
+        train(TrainingConfig(model=other, data_dir=str(tmp_path), **options, **places))

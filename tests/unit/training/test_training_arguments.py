@@ -52,6 +52,7 @@ OURS = {
     "--gradient_checkpointing": False,
     "--cache_dir": None,
     "--cache_limit_gb": None,
+    "--init_from": None,
     "--resume": None,
     "--log_with": None,
 }
