@@ -90,10 +90,10 @@ class FeatureCache:
         inputs: ModelInputs = batch.inputs
         if inputs.features is not None or not batch.uncached:
             return batch
+        pixels = (inputs.vlm_pixels, inputs.sam_pixels)
+        # Copies: a captured encoder gives the same memory at every call.
         rows = [
-            self.encode(
-                *(None if x is None else x[row : row + 1] for x in (inputs.vlm_pixels, inputs.sam_pixels))
-            )
+            tuple(x.clone() for x in self.encode(*(None if x is None else x[row : row + 1] for x in pixels)))
             for row in range(len(inputs))
         ]
         for row, key in enumerate(batch.uncached):

@@ -1,5 +1,6 @@
 """--cache_dir: the frozen encoders run once for each image; nothing else changes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,25 @@ def test_keys_are_of_the_content() -> None:
     assert image_key(image) != image_key(image, "word")
     assert image_key(image, "a", "b") != image_key(image, "ab")
     assert image_key(image[:, ::2]) == image_key(image[:, ::2].copy())
+
+
+def test_writers_and_readers_at_once_see_whole_entries_or_none(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, {"what": "test"}, (((64, 64), torch.float32), ((3,), torch.bfloat16)))
+    entry = (torch.randn(64, 64), torch.ones(3, dtype=torch.bfloat16))
+
+    def write(_: int) -> None:
+        store.save("ab" * 16, entry)
+
+    def read(_: int) -> bool:
+        found = store.load("ab" * 16)
+        return found is None or all(map(torch.equal, found, entry))
+
+    with ThreadPoolExecutor(6) as pool:
+        writing = [pool.submit(write, number) for number in range(30)]
+        assert all(pool.map(read, range(60)))
+    assert all(future.exception() is None for future in writing)
+    assert store.load("ab" * 16) is not None
+    assert len(list(tmp_path.rglob("*"))) == 3, "no temporary file is left"
 
 
 def test_the_limit_holds_and_what_is_beyond_is_encoded_each_time(tmp_path: Path) -> None:
