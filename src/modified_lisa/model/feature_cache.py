@@ -30,8 +30,7 @@ def frozen_identity(model: "ModifiedLISA") -> dict[str, Any]:
     return {
         "what": "features",
         "vision_source": model.config.vision_source,
-        "models": [model.config.vlm_name, model.config.sam_name],
-        "layers": list(getattr(model.vision, "layers", ())),
+        "layers": list(getattr(model.vision, "layers", getattr(model.vision.encoder, "feature_layers", ()))),
         "weights": fingerprint((name, tensor) for name, tensor in named if not name.startswith("bridge.")),
         "dtype": model.config.dtype,
         "device": model.device.type,  # another device rounds differently

@@ -173,6 +173,9 @@ def test_another_model_or_preprocessing_has_another_store() -> None:
     other = tiny_model()
     other.processor.vlm_image = type(other.processor.vlm_image)(56, (0.0,) * 3, (1.0,) * 3, "bilinear")
     changed.append(other)
+    dual = tiny_model(vision_source="dual")
+    dual.vision.encoder.feature_layers = (1,)
+    changed.append(dual)
     digests |= {FeatureStore("x", frozen_identity(one), layout).digest for one in changed}
     assert len(digests) == 1 + len(changed)
     trained = tiny_model()

@@ -29,6 +29,8 @@ from modified_lisa.model.processor import build_processor
 __all__ = ["Picture", "list_images", "store_embeddings", "store_features", "store_prompts"]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_ELSEWHERE = {"vlm_name", "sam_name", "bridge", "bridge_layers"}
+"""Fields that prompts do not depend on, or that the weights stand for."""
 Say = Callable[[str], Any]
 Tensors = tuple[torch.Tensor, ...]
 
@@ -86,7 +88,6 @@ def store_embeddings(
     (sample,) = encode(np.zeros((8, 8, 3), np.uint8))
     identity = {
         "what": "embeddings",
-        "models": [config.sam_name],
         "weights": fingerprint([*encoder.named_parameters(), *encoder.named_buffers()]),
         "dtype": config.dtype,
         "device": device.type,
@@ -136,8 +137,10 @@ def store_prompts(
     ]
     identity = {
         "what": "prompts",
-        "models": [teacher.vlm_name],
-        "config": model.config.to_dict() | {"bridge": "", "bridge_layers": None},
+        "config": {name: value for name, value in model.config.to_dict().items() if name not in _ELSEWHERE},
+        "sample": [
+            processor.encode("segmentation mask") for processor in processors
+        ],  # tokenizer and template
         "weights": fingerprint(named),
         "device": model.device.type,
         "images": [processor.image_settings for processor in processors],
