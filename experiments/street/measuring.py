@@ -94,7 +94,9 @@ def text_only(
     kinds = sorted(trained)
     points = {text: embed(text) for group in (trained, asked) for texts in group.values() for text in texts}
     middle = torch.stack([points[text] for texts in trained.values() for text in texts]).mean(dim=0)
-    centres = torch.stack([torch.stack([points[t] - middle for t in trained[kind]]).mean(dim=0) for kind in kinds])
+    centres = torch.stack(
+        [torch.stack([points[t] - middle for t in trained[kind]]).mean(dim=0) for kind in kinds]
+    )
     centres = torch.nn.functional.normalize(centres, dim=1)
 
     def guess(text: str) -> str:

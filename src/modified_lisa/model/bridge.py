@@ -123,7 +123,7 @@ def make_bridge(
 
     Raises ConfigError for an encoder whose layers differ in resolution, and a bridge that wants one.
     """
-    if len(set(widths)) > 1 and name != "fpn" or layers is None:
+    if (len(set(widths)) > 1 and name != "fpn") or layers is None:
         raise ConfigError(
             f"--bridge {name} reads layers of one width and resolution, and those of this VLM's encoder differ; "
             "use --bridge fpn"

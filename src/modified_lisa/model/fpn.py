@@ -11,14 +11,16 @@ from torch import nn
 
 from modified_lisa.model.blocks import ChannelNorm, Refine, to_grid
 
-__all__ = ["FpnBridge"]
+__all__ = ["INNER", "FpnBridge"]
 
+INNER = 128
+"""Channels inside, at least: a small mask decoder's few are too narrow to tell many kinds of thing apart."""
 _CONTEXT = (1, 2, 4)
 """Sides of the grids that the deepest layer is averaged to: what kind of picture this is, and which half of it."""
 
 
 class FpnBridge(nn.Module):
-    """From deep to shallow: each layer, projected to C channels, is added to what came from below and refined.
+    """From deep to shallow: each layer, projected to `INNER` channels or C if more, is added to what came from below and refined.
 
     Layers may be of one resolution (a ViT's) or of several (a convolutional encoder's). The deepest gets the
     context of the whole picture first (pyramid pooling, Zhao et al. 2017). Ends as SAM's own neck does.
@@ -27,12 +29,14 @@ class FpnBridge(nn.Module):
     def __init__(self, widths: Sequence[int], channels: int, side: int) -> None:
         super().__init__()
         self.side = side
+        inner = max(INNER, channels)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
-        self.projects = nn.ModuleList(nn.Linear(width, channels) for width in widths)
-        self.context = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in _CONTEXT)
-        self.refines = nn.ModuleList(Refine(channels) for _ in widths)
-        self.deepest = Refine(channels)
-        self.fine = nn.Sequential(Refine(channels), Refine(channels))
+        self.projects = nn.ModuleList(nn.Linear(width, inner) for width in widths)
+        self.context = nn.ModuleList(nn.Conv2d(inner, inner, 1) for _ in _CONTEXT)
+        self.refines = nn.ModuleList(Refine(inner) for _ in widths)
+        self.deepest = Refine(inner)
+        self.fine = nn.Sequential(Refine(inner), Refine(inner))
+        self.out = nn.Conv2d(inner, channels, 1)
         self.norm = ChannelNorm(channels)
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -46,7 +50,7 @@ class FpnBridge(nn.Module):
         for lateral, refine in zip(reversed(grids[:-1]), list(reversed(self.refines))[1:], strict=True):
             side = min(lateral.shape[-1], self.side)
             grid = refine(_resized(grid, side) + _resized(lateral, side))
-        return self.norm(self.fine(_resized(grid, self.side)))
+        return self.norm(self.out(self.fine(_resized(grid, self.side))))
 
 
 def _resized(grid: torch.Tensor, side: int) -> torch.Tensor:

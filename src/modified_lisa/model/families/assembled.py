@@ -9,7 +9,7 @@ model. The projector starts random: train it.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,7 @@ class AssembledVlm(PreTrainedModel):  # type: ignore[misc]
 
     config_class = AssembledConfig
     base_model_prefix = "model"
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tied_weights_keys: ClassVar = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
     def __init__(self, config: AssembledConfig) -> None:
         super().__init__(config)

@@ -57,7 +57,7 @@ class LiteSizes:
         """Channels of the hidden states, one for each of `STRIDES`."""
         rows = self.blocks()
         last = [n for n in range(1, len(rows)) if rows[n][3] == 2]  # the next one halves the grid
-        return tuple(rows[n - 1][4] for n in last) + (rows[-1][4],)
+        return (*(rows[n - 1][4] for n in last), rows[-1][4])
 
 
 class _SameConv(nn.Conv2d):
