@@ -129,7 +129,8 @@ def train_in_processes(runs: list[tuple[str, bool]], options: argparse.Namespace
         for name, value in given.items()
         if value is not None and name not in ("sources", "only", "no_table")
     ]
-    waiting, running, failed = list(runs), [], []
+    waiting, failed = list(runs), list[str]()
+    running: list[tuple[Path, subprocess.Popen[bytes]]] = []
     with tqdm(total=len(runs), desc="runs") as bar:
         while waiting or running:
             while waiting and len(running) < options.processes:

@@ -92,7 +92,8 @@ def text_only(
         return states.mean(dim=0)
 
     kinds = sorted(trained)
-    points = {text: embed(text) for group in (trained, asked) for texts in group.values() for text in texts}
+    every = {text for group in (trained, asked) for texts in group.values() for text in texts}
+    points = {text: embed(text) for text in tqdm(sorted(every), "text alone", mininterval=5)}
     middle = torch.stack([points[text] for texts in trained.values() for text in texts]).mean(dim=0)
     centres = torch.stack(
         [torch.stack([points[t] - middle for t in trained[kind]]).mean(dim=0) for kind in kinds]

@@ -146,11 +146,11 @@ def augmented(
 
 def _recoloured(pixels: torch.Tensor, uniform, generator: torch.Generator) -> torch.Tensor:  # type: ignore[no-untyped-def]
     """Light, contrast, saturation, tint and gamma, then noise or blur for some."""
-    gamma = torch.exp2(uniform(-0.6, 0.6, 1, 1, 1))
-    pixels = pixels.clamp(1e-4, 1) ** gamma * torch.exp2(uniform(-0.5, 0.5, 1, 1, 1))
+    gamma = torch.exp2(uniform(-0.4, 0.4, 1, 1, 1))
+    pixels = pixels.clamp(1e-4, 1) ** gamma * torch.exp2(uniform(-0.35, 0.35, 1, 1, 1))
     pixels = pixels * torch.exp2(uniform(-0.15, 0.15, 3, 1, 1))
     middle = pixels.mean(dim=(1, 2, 3), keepdim=True)
-    pixels = middle + (pixels - middle) * torch.exp2(uniform(-0.5, 0.5, 1, 1, 1))
+    pixels = middle + (pixels - middle) * torch.exp2(uniform(-0.35, 0.35, 1, 1, 1))
     grey = pixels.mean(dim=1, keepdim=True)
     saturation = torch.where(uniform(0, 1, 1, 1, 1) < 0.1, 0.0, uniform(0.5, 1.5, 1, 1, 1))
     pixels = grey + (pixels - grey) * saturation

@@ -266,6 +266,7 @@ class ModifiedLISA(nn.Module):
         if self.config.train_projector:
             trained.append(self.projector)
         if self.config.train_vision:
+            assert isinstance(self.vision, VlmVision | DualVision)  # the configuration's check
             trained.append(self.vision.encoder)
             self.vision.encoder.trains = True
         for module in trained:
@@ -342,5 +343,5 @@ def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> V
     if config.vision_source == "dual":
         return DualVision(tower, sam.vision_encoder.to(dtype))
     layers = config.bridge_layers or tower.bridge_layers.get(config.bridge)
-    bridge = make_bridge(config.bridge, tower.widths, layers, head.channels, head.side)
-    return VlmVision(tower, bridge, layers)
+    made = make_bridge(config.bridge, tower.widths, layers, head.channels, head.side)
+    return VlmVision(tower, made, layers or ())

@@ -112,7 +112,7 @@ class VlmVision(VisionSource):
 
     def __init__(self, tower: VlmTower, bridge: nn.Module, bridge_layers: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = tower
+        self.encoder: VlmTower = tower
         self.bridge = bridge
         self.bridge_layers = absolute_layers(bridge_layers, tower.depth, "--bridge_layers")
 
@@ -150,7 +150,7 @@ class DualVision(VisionSource):
     def __init__(self, tower: VlmTower, encoder: Any) -> None:
         super().__init__()
         self.dtype: torch.dtype = encoder.dtype
-        self.encoder = tower
+        self.encoder: VlmTower = tower
         self.sam_encoder = encoder.requires_grad_(False)
 
     def forward(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Encoding:

@@ -24,7 +24,7 @@ from modified_lisa.model.vision import VlmTower
 __all__ = ["FAMILY", "AssembledConfig", "AssembledVlm", "StageTower", "save_assembled"]
 
 
-class AssembledConfig(PreTrainedConfig):  # type: ignore[misc]
+class AssembledConfig(PreTrainedConfig):
     """``config.json`` of an assembled VLM. ``image_size``: pixels of the encoder's square, a multiple of 32."""
 
     model_type = "assembled_vlm"
@@ -84,7 +84,7 @@ class _Parts(nn.Module):
         self.language_model = AutoModel.from_config(config.text_config)
 
 
-class AssembledVlm(PreTrainedModel):  # type: ignore[misc]
+class AssembledVlm(PreTrainedModel):
     """The parts under the names that LLaVA gives them. It has no forward pass: `ModifiedLISA` uses the parts."""
 
     config_class = AssembledConfig
