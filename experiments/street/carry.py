@@ -32,9 +32,13 @@ def pack(wheels: Path | None, data: Path, out: Path, parts: int) -> list[Path]:
     ):
         found = find_parts(Path(work), wheels)
         archive.add(found[GGUF], f"wheels/{GGUF}")
-        archive.add(
-            found["gguf"], "wheels/gguf", filter=lambda entry: None if "__pycache__" in entry.name else entry
-        )
+        # With the package's metadata: transformers asks for its version.
+        for folder in (found["gguf"], *found["gguf"].parent.glob("gguf-*.dist-info")):
+            archive.add(
+                folder,
+                f"wheels/{folder.name}",
+                filter=lambda entry: None if "__pycache__" in entry.name else entry,
+            )
         lean = Path(work) / ENCODER
         torch.save(_lean(torch.load(found[ENCODER], map_location="cpu", weights_only=True)), lean)
         archive.add(lean, f"wheels/{ENCODER}")

@@ -33,6 +33,7 @@ from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.evaluation import evaluate
 from modified_lisa.files import write_json
 from modified_lisa.inference.segmenter import Segmenter
+from modified_lisa.model.checkpoint import save_folder
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.reports.writing import write_results
 
@@ -131,11 +132,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     trained_at = time.monotonic() - began
     out: Path = options.out
-    model.save_pretrained(out / "model")
+    save_folder(out / "model", model, torch.float16)
     samples = Grouped(ReasonSegDataset(options.data_dir, "val", max_samples=options.max_val_samples), unseen)
     result = evaluate(model, samples, batch_size=8)
     about = {"split": "val", "checkpoint": str(out / "model"), "data": str(options.data_dir)}
-    write_results(out, about, result.to_dict(), Segmenter(model), samples)
     report = {
         "val": result.metrics,
         "every_wording": by_wording(model, val, asked, unseen),
@@ -157,6 +157,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         },
     }
     write_json(out / "street.json", report)
+    write_results(out, about, result.to_dict(), Segmenter(model, fast=False), samples)
     return report
 
 
