@@ -265,8 +265,7 @@ class ModifiedLISA(nn.Module):
             trained.append(bridge)
         if self.config.train_projector:
             trained.append(self.projector)
-        if self.config.train_vision:
-            assert isinstance(self.vision, VlmVision | DualVision)  # the configuration's check
+        if self.config.train_vision and isinstance(self.vision, VlmVision | DualVision):
             trained.append(self.vision.encoder)
             self.vision.encoder.trains = True
         for module in trained:
