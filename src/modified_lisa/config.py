@@ -27,7 +27,7 @@ __all__ = [
 VISION_SOURCES = ("vlm", "sam", "dual")
 DTYPES = ("bf16", "fp16", "fp32")
 DATASETS = ("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco")
-BRIDGES = ("pyramid", "linear")
+BRIDGES = ("pyramid", "linear", "fpn")
 SEG_STATES = ("at", "before")
 QUANTIZATIONS = ("nf4", "int8", "none")
 SEG_PROJECTIONS = ("normed", "plain")
@@ -79,6 +79,8 @@ class ModelConfig:
     """Id of the original's ``[SEG]`` under LISA's protocol; None: what the model's files say."""
     train_mask_decoder: bool = False
     train_projector: bool = False
+    train_vision: bool = False
+    """Train the VLM's vision tower too (``vlm`` and ``dual``)."""
     lora_r: int = 0
     """Rank of LoRA on the language model's q_proj and v_proj; 0: none."""
     lora_alpha: float | None = None
@@ -110,12 +112,17 @@ class ModelConfig:
         if self.lora_alpha is not None:
             _at_least("--lora_alpha", self.lora_alpha, 0, above=True)
         self._settle_quantization()
-        for switch in ("train_mask_decoder", "train_projector"):
+        for switch in ("train_mask_decoder", "train_projector", "train_vision"):
             if not isinstance(getattr(self, switch), bool):
                 raise ConfigError(f"{switch} is {getattr(self, switch)!r}; it must be True or False")
         for flag, name in (("--vlm_name", self.vlm_name), ("--sam_name", self.sam_name)):
             if not isinstance(name, str) or not name.strip():
                 raise ConfigError(f"{flag} is {name!r}; give a hub name, a folder, or 'tiny'")
+        if self.train_vision and self.vision_source == "sam":
+            raise ConfigError(
+                "--train_vision trains the VLM's encoder, and the 'sam' vision source does not use it; "
+                "choose 'vlm' or 'dual', or leave it out"
+            )
         if self.bridge_layers is not None:
             if not self.bridge_layers:
                 raise ConfigError("--bridge_layers is empty; name at least one layer, or leave it out")

@@ -20,8 +20,9 @@ from modified_lisa.errors import ConfigError
 from modified_lisa.images import ImageSource
 from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
-from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
+from modified_lisa.model.bridge import TokenBridge, make_bridge
 from modified_lisa.model.describe import describe_parameters
+from modified_lisa.model.families import family_of
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import SEG_PROJECTIONS, MaskHead
 from modified_lisa.model.nf4.linear import use_fast_nf4
@@ -235,10 +236,11 @@ class ModifiedLISA(nn.Module):
     def frozen_prefix(self) -> bool:
         """Whether the prompt before ``<SEG>`` is free of trained weights, so that it needs no gradient.
 
-        Not with LoRA, a trained projector, or the ``sam`` source, whose bridge makes the image's tokens.
+        Not with LoRA, a trained projector or vision tower, or the ``sam`` source, whose bridge makes the image's tokens.
         """
         config = self.config
-        return not (config.lora_r or config.train_projector or config.vision_source == "sam")
+        trained = config.lora_r or config.train_projector or config.train_vision
+        return not (trained or config.vision_source == "sam")
 
     def _inputs(
         self, images: Sequence[ImageSource] | ModelInputs, texts: Sequence[str] | None
@@ -263,6 +265,9 @@ class ModifiedLISA(nn.Module):
             trained.append(bridge)
         if self.config.train_projector:
             trained.append(self.projector)
+        if self.config.train_vision and isinstance(self.vision, VlmVision | DualVision):
+            trained.append(self.vision.encoder)
+            self.vision.encoder.trains = True
         for module in trained:
             module.float().requires_grad_(True)
         if self.config.lora_r:
@@ -329,18 +334,13 @@ class ModifiedLISA(nn.Module):
 def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> VisionSource:
     dtype = loading.DTYPES[config.dtype]
     if config.vision_source == "sam":
-        vision = vlm.config.vision_config
-        layers = vlm.config.vision_feature_layer
-        bridge = TokenBridge(
-            sam.config.vision_config.hidden_size,
-            sam.config.vision_config.output_channels,
-            patches=(vision.image_size // vision.patch_size) ** 2,
-            out_width=vision.hidden_size * (1 if isinstance(layers, int) else len(layers)),
-        )
+        side, width = family_of(vlm.config).projector_input(vlm.config)
+        encoder = sam.config.vision_config
+        bridge = TokenBridge(encoder.hidden_size, encoder.output_channels, patches=side**2, out_width=width)
         return SamVision(sam.vision_encoder.to(dtype), bridge)
-    tower = loading.tower_of(vlm)
+    tower = family_of(vlm.config).tower(vlm)
     if config.vision_source == "dual":
         return DualVision(tower, sam.vision_encoder.to(dtype))
-    layers = config.bridge_layers or default_layers(config.bridge, max(tower.feature_layers))
-    bridge_type = BRIDGES[config.bridge]
-    return VlmVision(tower, bridge_type(len(layers), tower.width, head.channels, head.side), layers)
+    layers = config.bridge_layers or tower.bridge_layers.get(config.bridge)
+    made = make_bridge(config.bridge, tower.widths, layers, head.channels, head.side)
+    return VlmVision(tower, made, layers or ())

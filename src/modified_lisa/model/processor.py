@@ -14,9 +14,10 @@ from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.model.families import family_of
 from modified_lisa.model.inputs import ModelInputs, QueryInputs
 from modified_lisa.model.sizes import sizes_of
-from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
+from modified_lisa.model.sources import first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
 from modified_lisa.tokens import add_seg_token
@@ -223,28 +224,25 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
     With ``random_init`` their sizes come from `sizes_of`, whose tokenizer stands in where there is none.
     Raises ModelLoadError for files that are missing or of another kind of model.
     """
-    from transformers import AutoProcessor
-
     if config.protocol == "lisa":
         from modified_lisa.model.original_lisa.building import build_protocol_processor
 
         return build_protocol_processor(config)
     read = sizes_of if random_init else read_config
-    source, vlm_config = read(config.vlm_name, "--vlm_name", "llava")
+    source, vlm_config = read(config.vlm_name, "--vlm_name", "llava" if random_init else "vlm")
+    family = family_of(vlm_config)
     try:
-        processor = AutoProcessor.from_pretrained(source)
+        tokenizer, template = family.tokenizer(source)
     except (OSError, ValueError) as error:
         raise ModelLoadError(not_found(config.vlm_name, "--vlm_name", error, "its processor")) from error
     except ImportError as error:  # a tokenizer without tokenizer.json needs sentencepiece
         raise ModelLoadError(f"--vlm_name {config.vlm_name}: {first_line(error)}") from error
-    tokenizer = processor.tokenizer
     image_token_id = int(vlm_config.image_token_id)
     image_token = tokenizer.convert_ids_to_tokens(image_token_id)
     if not image_token:
         raise ModelLoadError(
             f"--vlm_name {config.vlm_name}: its image token has the id {image_token_id}, which its tokenizer does not have"
         )
-    template = processor.chat_template or tokenizer.chat_template
     if not template:
         warnings.warn(
             f"--vlm_name {config.vlm_name} has no chat template; LLaVA-1.5's is used (put chat_template.jinja "
@@ -253,10 +251,8 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         )
         template = CHAT_TEMPLATE.replace("<image>", image_token)
     vision = vlm_config.vision_config
-    image_tokens = (vision.image_size // vision.patch_size) ** 2
-    if config.vision_source != "sam":
-        # "default" drops the first token, be it a class token or, as SigLIP has none, a patch.
-        image_tokens += class_tokens(vision) - (vlm_config.vision_feature_select_strategy == "default")
+    by_sam = config.vision_source == "sam"
+    image_tokens = family.projector_input(vlm_config)[0] ** 2 if by_sam else family.image_tokens(vlm_config)
     sam_source, sam_config = read(config.sam_name, "--sam_name", "sam")
     sam_vision, sam_prompt = sam_config.vision_config, sam_config.prompt_encoder_config
     grid = sam_prompt.image_size // sam_prompt.patch_size

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.model.bridge import BRIDGES, default_layers
 
 __all__ = ["DualVision", "Encoding", "SamVision", "VisionSource", "VlmTower", "VlmVision"]
 
@@ -55,7 +56,11 @@ def absolute_layers(layers: Sequence[int], depth: int, flag: str) -> tuple[int, 
 
 
 class VlmTower(nn.Module):
-    """A frozen CLIP-like tower that gives up its hidden states in one pass.
+    """A CLIP-like tower that gives up its hidden states in one pass. Other kinds of tower derive from it
+    (`families.assembled.StageTower`): they set the attributes below and override `read`.
+
+    Attributes: ``tower``, the encoder; ``depth``, its last hidden state; ``widths``, Dv of each hidden state;
+    ``feature_layers``, those that the projector reads; ``trains``, whether it gets gradients.
 
     Args:
         tower: ``LlavaForConditionalGeneration.model.vision_tower``.
@@ -71,17 +76,31 @@ class VlmTower(nn.Module):
                 f"vision_feature_select_strategy {strategy!r} is neither 'default' nor 'full'"
             )
         self.tower = tower.requires_grad_(False)
-        self.dtype: torch.dtype = tower.dtype
-        self.width = int(tower.config.hidden_size)
+        self.trains = False
         self.depth = int(tower.config.num_hidden_layers)
+        self.widths: tuple[int, ...] = (int(tower.config.hidden_size),) * (self.depth + 1)
         self.feature_layers = absolute_layers(feature_layers, self.depth, "vision_feature_layer")
         self.first_read = 0 if strategy == "full" else 1
         self.class_tokens = class_tokens
 
-    @torch.no_grad()
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = next(self.tower.parameters()).dtype
+        return dtype
+
+    @property
+    def bridge_layers(self) -> dict[str, tuple[int, ...]]:
+        """Name of a bridge -> the layers that it reads where the configuration leaves it open."""
+        return {name: default_layers(name, max(self.feature_layers)) for name in BRIDGES}
+
     def forward(self, pixels: torch.Tensor, layers: Sequence[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """One pass: the tokens for the projector, and the patch features (B, P, Dv) of ``layers``."""
-        states = self.tower(pixels.to(self.dtype), output_hidden_states=True).hidden_states
+        with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
+            return self.read(pixels.to(self.dtype), layers)
+
+    def read(self, pixels: torch.Tensor, layers: Sequence[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """`forward`, for pixels in the tower's precision."""
+        states = self.tower(pixels, output_hidden_states=True).hidden_states
         tokens = torch.cat([states[layer] for layer in self.feature_layers], dim=-1)
         return tokens[:, self.first_read :], [states[layer][:, self.class_tokens :] for layer in layers]
 
@@ -93,7 +112,7 @@ class VlmVision(VisionSource):
 
     def __init__(self, tower: VlmTower, bridge: nn.Module, bridge_layers: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = tower
+        self.encoder: VlmTower = tower
         self.bridge = bridge
         self.bridge_layers = absolute_layers(bridge_layers, tower.depth, "--bridge_layers")
 
@@ -131,7 +150,7 @@ class DualVision(VisionSource):
     def __init__(self, tower: VlmTower, encoder: Any) -> None:
         super().__init__()
         self.dtype: torch.dtype = encoder.dtype
-        self.encoder = tower
+        self.encoder: VlmTower = tower
         self.sam_encoder = encoder.requires_grad_(False)
 
     def forward(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Encoding:

@@ -58,6 +58,7 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         bridge_layers=values.bridge_layers,
         train_mask_decoder=values.train_mask_decoder,
         train_projector=values.train_projector,
+        train_vision=values.train_vision,
         lora_r=values.lora_r,
         lora_alpha=values.lora_alpha,
         lora_dropout=values.lora_dropout,
@@ -185,6 +186,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _flag(group, "--train_mask_decoder", "train SAM's mask decoder too")
     _flag(group, "--train_projector", "train the VLM's projector too")
+    _flag(group, "--train_vision", "train the VLM's vision tower too")
     add("--lora_r", int, _MODEL.lora_r, "rank of LoRA on the language model's q_proj and v_proj; 0: off")
     add("--lora_alpha", float, None, "scale of LoRA; none: twice the rank")
     add("--lora_dropout", float, _MODEL.lora_dropout, "dropout of LoRA's input while training")

@@ -41,6 +41,7 @@ OURS = {
     "--bridge_layers": None,
     "--train_mask_decoder": False,
     "--train_projector": False,
+    "--train_vision": False,
     "--lora_r": 0,
     "--lora_alpha": None,
     "--lora_dropout": 0.05,
