@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modified_lisa.errors import ConfigError
+from modified_lisa.prompts import SEG_TOKEN
+from modified_lisa.templates import NO_TARGET_ANSWER
 
 __all__ = [
     "BRIDGES",
@@ -77,6 +79,8 @@ class ModelConfig:
     """``native``: the VLM's chat template, images padded; ``lisa``: the original LISA's prompts and images."""
     seg_token_id: int | None = None
     """Id of the original's ``[SEG]`` under LISA's protocol; None: what the model's files say."""
+    answers: bool = False
+    """Answer in words, with <SEG> in the answer; needs the VLM's lm_head. ``--ce_weight`` trains it."""
     train_mask_decoder: bool = False
     train_projector: bool = False
     train_vision: bool = False
@@ -112,7 +116,7 @@ class ModelConfig:
         if self.lora_alpha is not None:
             _at_least("--lora_alpha", self.lora_alpha, 0, above=True)
         self._settle_quantization()
-        for switch in ("train_mask_decoder", "train_projector", "train_vision"):
+        for switch in ("answers", "train_mask_decoder", "train_projector", "train_vision"):
             if not isinstance(getattr(self, switch), bool):
                 raise ConfigError(f"{switch} is {getattr(self, switch)!r}; it must be True or False")
         for flag, name in (("--vlm_name", self.vlm_name), ("--sam_name", self.sam_name)):
@@ -149,7 +153,12 @@ class ModelConfig:
         object.__setattr__(self, "quantize", how != "none")
 
     def replaced(self, **changes: Any) -> "ModelConfig":
-        """A copy with other values; either of `quantize` and `quantization` may be given alone."""
+        """A copy with other values; either of `quantize` and `quantization` may be given alone.
+
+        ``answers=None``: where the weights can, which published LISA's always do.
+        """
+        if changes.get("answers", False) is None:
+            changes["answers"] = self.answers or self.protocol == "lisa"
         values = self.to_dict()
         if changes.keys() & {"quantize", "quantization"}:
             del values["quantize"], values["quantization"]
@@ -179,19 +188,19 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Total = bce_weight * BCE + dice_weight * Dice + iou_weight * IoU."""
+    """Total = bce_weight * BCE + dice_weight * Dice + iou_weight * IoU, and + ce_weight * CE in answer mode."""
 
     bce: float = 1.0
     dice: float = 1.0
     iou: float = 1.0
+    ce: float = 0.0
+    """Of the answer's words (cross-entropy); above 0: the model learns to answer, see `ModelConfig.answers`."""
 
     def __post_init__(self) -> None:
-        for name in ("bce", "dice", "iou"):
+        for name in ("bce", "dice", "iou", "ce"):
             _at_least(f"--{name}_weight", getattr(self, name), 0)
-        if self.bce == self.dice == self.iou == 0:
-            raise ConfigError(
-                "--bce_weight, --dice_weight and --iou_weight are all 0: nothing would be learned"
-            )
+        if self.bce == self.dice == self.iou == self.ce == 0:
+            raise ConfigError("all loss weights are 0: nothing would be learned; give one of them a value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +217,8 @@ class TrainingConfig:
     max_train_samples: int | None = None
     max_val_samples: int | None = None
     skip_bad_samples: bool = False
+    no_target_answer: str = NO_TARGET_ANSWER
+    """What is answered, without <SEG>, to a query that nothing in the image answers; for ``loss.ce`` above 0."""
     epochs: int = 20
     batch_size: int = 1
     gradient_accumulation_steps: int = 1
@@ -238,3 +249,9 @@ class TrainingConfig:
         for name in ("weight_decay", "grad_clip"):
             _at_least(f"--{name}", getattr(self, name), 0)
         _at_least("--lr", self.lr, 0, above=True)
+        if not isinstance(self.no_target_answer, str) or not self.no_target_answer.strip():
+            raise ConfigError(f"--no_target_answer is {self.no_target_answer!r}; say it in words")
+        if SEG_TOKEN in self.no_target_answer:
+            raise ConfigError(f"--no_target_answer holds {SEG_TOKEN}, which would be a mask; leave it out")
+        if self.loss.ce > 0 and not self.model.answers:
+            object.__setattr__(self, "model", self.model.replaced(answers=True))

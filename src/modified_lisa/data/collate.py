@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from modified_lisa.data.answers import AnswerWriter
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
+from modified_lisa.model.answers.prompting import answer_inputs
 
 __all__ = ["Batch", "Collator", "SampleSource", "load_batches"]
 
@@ -62,21 +64,35 @@ class Batch:
 
 
 class Collator:
-    """``collator(samples)`` -> `Batch`. Pickles if the processor does."""
+    """``collator(samples)`` -> `Batch`. Pickles if the processor does.
 
-    def __init__(self, processor: Any) -> None:
+    ``answers``: write a question and an answer for each sample, for a model that learns to answer; its ``inputs``
+    are `AnswerInputs` then, and a sample whose answer has no ``<SEG>`` has no mask.
+    """
+
+    def __init__(self, processor: Any, answers: AnswerWriter | None = None, *, asks: bool = False) -> None:
         self.processor = processor
+        self.answers = answers
+        self.asks = asks
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Raises DataError for a text that the processor refuses or that asks for several masks."""
         names = [sample.name for sample in samples]
         texts = [sample.text for sample in samples]
+        images = [sample.image for sample in samples]
         try:
-            inputs = self.processor([sample.image for sample in samples], texts)
+            if self.asks:
+                asked = [self.processor.measured_question(text) for text in texts]
+                inputs = answer_inputs(self.processor, images, asked)
+            elif self.answers is None:
+                inputs = self.processor(images, texts)
+            else:
+                questions, answers = zip(*map(self.answers, samples), strict=True)
+                inputs = answer_inputs(self.processor, images, questions, answers)
         except ConfigError as error:
             raise DataError(f"{', '.join(names)}: {error}") from error
         for sample, count in zip(samples, inputs.seg_counts, strict=True):
-            if count != 1:
+            if count != 1 and not (count == 0 and (self.asks or self.answers is not None)):
                 raise DataError(
                     f"{sample.name}: the text {sample.text!r} holds {count} <SEG> and the annotation one mask; "
                     "leave one <SEG> in the text, or none (it is appended)"

@@ -20,6 +20,7 @@ from modified_lisa.errors import ConfigError
 from modified_lisa.images import ImageSource
 from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
+from modified_lisa.model.answers import build_answer_head, generate_answers
 from modified_lisa.model.bridge import TokenBridge, make_bridge
 from modified_lisa.model.describe import describe_parameters
 from modified_lisa.model.families import family_of
@@ -92,7 +93,7 @@ class ModifiedLISA(nn.Module):
         target = loading.find_device(device)
         self.processor = build_processor(self.config, random_init)
         vlm, sam, self.quantization_report = parts or loading.load_parts(
-            self.config, target, random_init=random_init, verbose=verbose
+            self.config, target, random_init=random_init, with_lm_head=self.config.answers, verbose=verbose
         )
 
         self.language_model = vlm.model.language_model
@@ -105,6 +106,7 @@ class ModifiedLISA(nn.Module):
         )
         projection = SEG_PROJECTIONS[self.config.seg_projection]
         self.seg_projection = projection(width, self.mask_head.foreground_point)
+        self.answer_head = build_answer_head(vlm.lm_head, self.processor) if self.config.answers else None
         self._recomputes = False
         self.split_forward = split_forward  # training on a GPU puts a captured form of it here
         self._choose_what_trains()
@@ -183,6 +185,8 @@ class ModifiedLISA(nn.Module):
             outputs["pred_masks"] = list(logits.split(inputs.seg_counts))
             outputs["iou_predictions"] = list(iou.split(inputs.seg_counts))
         return outputs
+
+    generate = generate_answers
 
     def compute(
         self, inputs: ModelInputs, return_mask: bool = True
@@ -268,6 +272,7 @@ class ModifiedLISA(nn.Module):
         if self.config.train_vision and isinstance(self.vision, VlmVision | DualVision):
             trained.append(self.vision.encoder)
             self.vision.encoder.trains = True
+        trained += [] if self.answer_head is None else [self.answer_head.column]
         for module in trained:
             module.float().requires_grad_(True)
         if self.config.lora_r:
@@ -300,8 +305,7 @@ class ModifiedLISA(nn.Module):
         error (CheckpointError, with all that is wrong at once). ``strict=False`` skips that check."""
         given = dict(state_dict)
         if strict:
-            trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
-            checkpoint.check_keys(given, known=self.state_dict(), trained=trained)
+            checkpoint.check_keys(given, known=self.state_dict(), trained=checkpoint.needed_weights(self))
         return super().load_state_dict(given, strict=False, assign=assign)
 
     def describe_parameters(self) -> dict[str, Any]:

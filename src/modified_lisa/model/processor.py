@@ -14,6 +14,7 @@ from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.model.answers.prompting import asked_ids, chat_dialogue, chat_follow_up
 from modified_lisa.model.families import family_of
 from modified_lisa.model.inputs import ModelInputs, QueryInputs
 from modified_lisa.model.sizes import sizes_of
@@ -41,6 +42,11 @@ class LisaProcessor:
     ``vocabulary``: rows of the language model's embedding.
     ``mask_side``: cells of a mask's side as the decoder gives it (256 for every published SAM).
     """
+
+    answers = False
+    """Whether the model writes ``<SEG>`` in answers (`ModelConfig.answers`)."""
+    own_seg_token = False
+    """Whether the token of ``<SEG>`` is one of the VLM's own, with rows of its own."""
 
     def __init__(
         self,
@@ -113,7 +119,7 @@ class LisaProcessor:
             is_seg=is_seg,
             segs=segs,
             seg_counts=is_seg.sum(dim=1).tolist(),
-            first_seg=int(segs[1].min()),
+            first_seg=int(segs[1].min()) if segs.numel() else ids.shape[1],
             vlm_pixels=vlm_pixels,
             sam_pixels=sam_pixels,
         )
@@ -162,33 +168,68 @@ class LisaProcessor:
         return self._squares(arrays, frames, self.vlm_image, device)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the whole prompt up to its last ``<SEG>``: what follows cannot change a mask."""
+        """Token ids of the whole prompt up to its last ``<SEG>``: what follows cannot change a mask.
+
+        In answer mode ``<SEG>`` stands where such a model writes it, in the answer.
+        """
+        if self.answers:
+            return asked_ids(self, text)
         query = with_seg(text)
         if self.image_token in query:
             raise ConfigError(
                 f"the query contains {self.image_token!r}, which stands for the image; leave it out"
             )
+        prompt = self.render(user_turn(query))
+        ids = self.tokens_of(prompt)
+        if self.seg_token_id not in ids:
+            raise ModelLoadError(f"the VLM's chat template must keep {SEG_TOKEN}; it gave {prompt!r}")
+        ids = self.fill_image(ids)
+        if ids.index(self.image_token_id) > ids.index(self.seg_token_id):
+            raise ModelLoadError(f"the VLM's chat template puts the image after the query: {prompt!r}")
+        return ids[: len(ids) - ids[::-1].index(self.seg_token_id)]
+
+    def dialogue_ids(self, question: str, answer: str = "") -> tuple[list[int], list[int]]:
+        """(tokens of the prompt up to where the answer begins, those of the answer); see `answers.prompting`."""
+        return chat_dialogue(self, question, answer)
+
+    def follow_up_ids(self, question: str) -> list[int]:
+        """Tokens of a further question, from behind the end of the last answer to where its own begins."""
+        return chat_follow_up(self, question)
+
+    def measured_question(self, text: str) -> str:
+        """How a query of a data set is put to a model whose answer is measured."""
+        return text
+
+    def render(self, turns: Sequence[dict[str, object]], *, generation: bool = False) -> str:
+        """A dialogue in the words of the chat template; ``generation``: up to where the assistant begins."""
         try:
-            prompt = self.tokenizer.apply_chat_template(
-                user_turn(query),
+            prompt: str = self.tokenizer.apply_chat_template(
+                turns,
                 chat_template=self.chat_template,
                 tokenize=False,
-                add_generation_prompt=False,
+                add_generation_prompt=generation,
             )
         except Exception as error:  # a template is a program: one for text alone fails as it likes
             raise ModelLoadError(
                 f"the VLM's chat template cannot be used for an image and a text: {first_line(error)}"
             ) from error
+        return prompt
+
+    def tokens_of(self, prompt: str) -> list[int]:
+        """Token ids of a whole prompt; one token stands for the image."""
         begins = self.tokenizer.bos_token
-        ids = self.tokenizer.encode(prompt, add_special_tokens=not (begins and prompt.startswith(begins)))
-        if ids.count(self.image_token_id) != 1 or self.seg_token_id not in ids:
+        ids: list[int] = self.tokenizer.encode(
+            prompt, add_special_tokens=not (begins and prompt.startswith(begins))
+        )
+        return ids
+
+    def fill_image(self, ids: list[int]) -> list[int]:
+        """As many image tokens as the image has, in the place of the one. ModelLoadError for foreign tokens."""
+        if ids.count(self.image_token_id) != 1:
             raise ModelLoadError(
-                f"the VLM's chat template must give one {self.image_token!r} and keep {SEG_TOKEN}; it gave {prompt!r}"
+                f"the VLM's chat template must give one {self.image_token!r}; it gave {self.tokenizer.decode(ids)!r}"
             )
-        end = len(ids) - ids[::-1].index(self.seg_token_id)
         place = ids.index(self.image_token_id)
-        if place > ids.index(self.seg_token_id):
-            raise ModelLoadError(f"the VLM's chat template puts the image after the query: {prompt!r}")
         others = (token for token in ids if token not in (self.image_token_id, self.seg_token_id))
         largest = max(others, default=0)
         if largest >= self.vocabulary:
@@ -196,7 +237,7 @@ class LisaProcessor:
                 f"the VLM's tokenizer gives token {largest} ({self.tokenizer.convert_ids_to_tokens(largest)!r}), and its "
                 f"language model has rows for 0 to {self.vocabulary - 1}; they do not belong together"
             )
-        return ids[:place] + [self.image_token_id] * self.image_tokens + ids[place + 1 : end]
+        return ids[:place] + [self.image_token_id] * self.image_tokens + ids[place + 1 :]
 
     @staticmethod
     def _squares(
@@ -279,6 +320,7 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         vlm_image=vlm_image,
         sam_image=sam_image,
     )
+    built.answers = config.answers
     built.encode(
         "segmentation mask"
     )  # a template or a tokenizer that cannot work is found before the weights

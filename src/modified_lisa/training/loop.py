@@ -16,9 +16,10 @@ from modified_lisa.benchmark.measure import (
     time_calls,
 )
 from modified_lisa.config import TrainingConfig
+from modified_lisa.data.answers import AnswerWriter
 from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batches
 from modified_lisa.errors import DataError
-from modified_lisa.evaluation import TERMS, EvaluationResult, evaluate
+from modified_lisa.evaluation import EvaluationResult, evaluate
 from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.checkpoint import save_checkpoint
@@ -35,7 +36,10 @@ TIMED_SAMPLES = 10
 
 
 class Trainer:
-    """One run over a train and a val set. ``model`` is a `ModifiedLISA` on ``accelerator``'s device."""
+    """One run over a train and a val set. ``model`` is a `ModifiedLISA` on ``accelerator``'s device.
+
+    ``explanations``: of images of the train set, for a training in answer mode; see `AnswerWriter`.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Trainer:
         model: Any,
         train_set: SampleSource,
         val_set: SampleSource,
+        explanations: dict[str, str] | None = None,
     ) -> None:
         for split, samples in (("train", train_set), ("val", val_set)):
             if not len(samples):
@@ -55,7 +60,7 @@ class Trainer:
         self.epoch_steps = self.layout.steps(len(train_set))
         self.total_steps = self.epoch_steps * config.epochs
         self.stepper = Stepper(model, config, accelerator)
-        self.collator = Collator(model.processor)
+        self.explanations = explanations or {}
         self.checkpoints = Path(config.checkpoint_dir)
         self.identity = resume.identity(config, self.layout, {"train": train_set.names, "val": val_set.names})
         parameters = model.describe_parameters()
@@ -137,14 +142,16 @@ class Trainer:
             len(self.train_set), self.layout, rank=self.rank, seed=self.config.seed, epoch=epoch
         )
         flat = [batch for step in plan for batch in step.batches]
-        loaded = load_batches(self.train_set, flat, self.collator, num_workers=self.config.num_workers)
+        loaded = load_batches(
+            self.train_set, flat, self._collator(epoch), num_workers=self.config.num_workers
+        )
         metrics = SegmentationMetrics()
-        sums = dict.fromkeys(TERMS, 0.0)
+        sums = dict.fromkeys(self.stepper.terms, 0.0)
         iou, seen = 0.0, 0
         for number, planned in enumerate(plan, start=(epoch - 1) * self.epoch_steps):
             rate = self._rate(number)
             result = self.stepper.step(_take(loaded, len(planned.batches)), planned.samples, rate, metrics)
-            for term in TERMS:
+            for term in self.stepper.terms:
                 sums[term] += result.sums[term]
             iou, seen = iou + result.iou, seen + planned.samples
             shown = {"loss": sums["loss"] / seen, "mIoU": iou / seen, "lr": rate, "grad_norm": result.norm}
@@ -156,6 +163,13 @@ class Trainer:
                 )
         means = {term: total / seen for term, total in sums.items()}
         return _ordered({**means, **self._gathered(metrics).compute()})
+
+    def _collator(self, epoch: int) -> Collator:
+        """In answer mode, every epoch words its questions and answers anew."""
+        config, writer = self.config, None
+        if config.loss.ce > 0:
+            writer = AnswerWriter(config.seed, epoch, config.no_target_answer, self.explanations)
+        return Collator(self.model.processor, writer)
 
     def _validate(self) -> dict[str, float]:
         result: EvaluationResult = evaluate(

@@ -49,6 +49,8 @@ OURS = {
     "--split_by": None,
     "--images_dir": None,
     "--skip_bad_samples": False,
+    "--no_target_answer": "There is no such thing in this image.",
+    "--ce_weight": 0.0,
     "--gradient_accumulation_steps": 1,
     "--gradient_checkpointing": False,
     "--resume": None,
