@@ -4,13 +4,16 @@
 
 Every run starts from the same seed and takes the same data. Beside the trained models stand the untrained ones
 and the answers that look at no query: everything, nothing, and the mean mask of the training set (cut at the
-share that is best on the training set). Prints a table and writes it to OUT/table.json and OUT/table.md. Started
+share that is best on the training set). Prints a table and writes it to OUT/table.json and OUT/table.md. With
+``--processes N`` up to N runs share the device, each in a process of its own that writes OUT/RUN/log.txt. Started
 again, it goes on where it was stopped: a finished run is not repeated, a started one is resumed, and one that was
 started with other options is refused.
 """
 
 import argparse
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from tqdm import tqdm
 
 from modified_lisa.config import VISION_SOURCES, ModelConfig, TrainingConfig
 from modified_lisa.data import ReasonSegDataset
-from modified_lisa.errors import ModifiedLISAError
+from modified_lisa.errors import ModifiedLISAError, TrainingError
 from modified_lisa.files import write_json, write_text
 from modified_lisa.images import resize_image
 from modified_lisa.metrics import SegmentationMetrics
@@ -66,6 +69,16 @@ def _stretch(mean: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resize_image(picture, *size, "bilinear")[..., 0] / 255
 
 
+def folder_of(source: str, quantize: bool, options: argparse.Namespace) -> Path:
+    """Where the run of this name keeps its files."""
+    return Path(options.out) / f"{source}-{'nf4' if quantize else options.dtype}"
+
+
+def name_of(source: str, quantize: bool) -> str:
+    """As the table says it."""
+    return f"{source}{', 4 bit' if quantize else ''}"
+
+
 def trained(source: str, quantize: bool, options: argparse.Namespace) -> list[Row]:
     """One row before and one after training."""
     from modified_lisa.evaluation import evaluate
@@ -73,8 +86,7 @@ def trained(source: str, quantize: bool, options: argparse.Namespace) -> list[Ro
     from modified_lisa.training.resume import seed_everything
     from modified_lisa.training.run import train
 
-    name = f"{source}{', 4 bit' if quantize else ''}"
-    folder = Path(options.out) / f"{source}-{'nf4' if quantize else options.dtype}"
+    folder = folder_of(source, quantize, options)
     model = ModelConfig(
         vlm_name=options.vlm_name,
         sam_name=options.sam_name,
@@ -95,12 +107,48 @@ def trained(source: str, quantize: bool, options: argparse.Namespace) -> list[Ro
             lr=options.lr,
             warmup_steps=options.warmup_steps,
             seed=options.seed,
+            num_workers=options.num_workers,
+            max_train_samples=options.max_train_samples,
+            max_val_samples=options.max_val_samples,
             output_dir=str(folder),
             checkpoint_dir=str(folder),
             resume="latest",
         )
     )
-    return rows_of(folder, name)
+    return rows_of(folder, name_of(source, quantize))
+
+
+def train_in_processes(runs: list[tuple[str, bool]], options: argparse.Namespace) -> None:
+    """Do the ``runs``, ``options.processes`` at a time, by this script itself; `trained` then finds them finished.
+
+    Raises TrainingError, with the end of the log, when all have ended and one has failed.
+    """
+    given = vars(options) | {"processes": 1}
+    common = [
+        f"--{name}={value}"
+        for name, value in given.items()
+        if value is not None and name not in ("sources", "only", "no_table")
+    ]
+    waiting, failed = list(runs), list[str]()
+    running: list[tuple[Path, subprocess.Popen[bytes]]] = []
+    with tqdm(total=len(runs), desc="runs") as bar:
+        while waiting or running:
+            while waiting and len(running) < options.processes:
+                source, quantize = waiting.pop(0)
+                log = folder_of(source, quantize, options) / "log.txt"
+                log.parent.mkdir(parents=True, exist_ok=True)
+                command = [sys.executable, __file__, *common, "--no_table", "--sources", source]
+                command.append(f"--only={'nf4' if quantize else 'plain'}")
+                with log.open("ab") as file:
+                    running.append((log, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)))
+            time.sleep(0.5)
+            for log, process in [entry for entry in running if entry[1].poll() is not None]:
+                running.remove((log, process))
+                bar.update()
+                if process.returncode:
+                    failed.append(f"{log}:\n{log.read_text(encoding='utf-8', errors='replace')[-1500:]}")
+    if failed:
+        raise TrainingError("\n".join(["some runs failed; the others are kept", *failed]))
 
 
 def rows_of(folder: Path, name: str) -> list[Row]:
@@ -157,14 +205,31 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup_steps", type=int, default=50)
+    parser.add_argument("--num_workers", type=int, default=0, help="loading processes of each run")
+    parser.add_argument("--max_train_samples", type=int)
+    parser.add_argument("--max_val_samples", type=int)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time, on one device (default: 1)")
+    parser.add_argument("--no_table", action="store_true", help="train only; a later call makes the table")
     options = parser.parse_args()
+    runs = [
+        (source, quantize)
+        for source in options.sources
+        for quantize in (False, True)
+        if options.only != ("plain" if quantize else "nf4")
+    ]
     try:
+        if options.no_table:
+            for source, quantize in runs:
+                trained(source, quantize, options)
+            return 0
         rows = constant_answers(options.data_dir)
-        for source in options.sources:
-            for quantize in (False, True):
-                if options.only != ("plain" if quantize else "nf4"):
-                    rows += trained(source, quantize, options)
+        if options.processes > 1:
+            train_in_processes(runs, options)
+        for source, quantize in runs:
+            done = options.processes > 1
+            folder, name = folder_of(source, quantize, options), name_of(source, quantize)
+            rows += rows_of(folder, name) if done else trained(source, quantize, options)
     except ModifiedLISAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

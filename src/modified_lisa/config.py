@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modified_lisa.errors import ConfigError
+from modified_lisa.prompts import SEG_TOKEN
+from modified_lisa.templates import NO_TARGET_ANSWER
 
 __all__ = [
     "BRIDGES",
@@ -27,7 +29,7 @@ __all__ = [
 VISION_SOURCES = ("vlm", "sam", "dual")
 DTYPES = ("bf16", "fp16", "fp32")
 DATASETS = ("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco")
-BRIDGES = ("pyramid", "linear")
+BRIDGES = ("pyramid", "linear", "fpn")
 SEG_STATES = ("at", "before")
 QUANTIZATIONS = ("nf4", "int8", "none")
 SEG_PROJECTIONS = ("normed", "plain")
@@ -78,8 +80,12 @@ class ModelConfig:
     encoder, ``vlm``, its prompts alone: a square that serves the masks too must not be cropped)."""
     seg_token_id: int | None = None
     """Id of the original's ``[SEG]`` under LISA's protocol; None: what the model's files say."""
+    answers: bool = False
+    """Answer in words, with <SEG> in the answer; needs the VLM's lm_head. ``--ce_weight`` trains it."""
     train_mask_decoder: bool = False
     train_projector: bool = False
+    train_vision: bool = False
+    """Train the VLM's vision tower too (``vlm`` and ``dual``)."""
     lora_r: int = 0
     """Rank of LoRA on the language model's q_proj and v_proj; 0: none."""
     lora_alpha: float | None = None
@@ -111,12 +117,17 @@ class ModelConfig:
         if self.lora_alpha is not None:
             _at_least("--lora_alpha", self.lora_alpha, 0, above=True)
         self._settle_quantization()
-        for switch in ("train_mask_decoder", "train_projector"):
+        for switch in ("answers", "train_mask_decoder", "train_projector", "train_vision"):
             if not isinstance(getattr(self, switch), bool):
                 raise ConfigError(f"{switch} is {getattr(self, switch)!r}; it must be True or False")
         for flag, name in (("--vlm_name", self.vlm_name), ("--sam_name", self.sam_name)):
             if not isinstance(name, str) or not name.strip():
                 raise ConfigError(f"{flag} is {name!r}; give a hub name, a folder, or 'tiny'")
+        if self.train_vision and self.vision_source == "sam":
+            raise ConfigError(
+                "--train_vision trains the VLM's encoder, and the 'sam' vision source does not use it; "
+                "choose 'vlm' or 'dual', or leave it out"
+            )
         if self.bridge_layers is not None:
             if not self.bridge_layers:
                 raise ConfigError("--bridge_layers is empty; name at least one layer, or leave it out")
@@ -143,7 +154,12 @@ class ModelConfig:
         object.__setattr__(self, "quantize", how != "none")
 
     def replaced(self, **changes: Any) -> "ModelConfig":
-        """A copy with other values; either of `quantize` and `quantization` may be given alone."""
+        """A copy with other values; either of `quantize` and `quantization` may be given alone.
+
+        ``answers=None``: where the weights can, which published LISA's always do.
+        """
+        if changes.get("answers", False) is None:
+            changes["answers"] = self.answers or self.protocol == "lisa"
         values = self.to_dict()
         if changes.keys() & {"quantize", "quantization"}:
             del values["quantize"], values["quantization"]
@@ -173,19 +189,19 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Total = bce_weight * BCE + dice_weight * Dice + iou_weight * IoU."""
+    """Total = bce_weight * BCE + dice_weight * Dice + iou_weight * IoU, and + ce_weight * CE in answer mode."""
 
     bce: float = 1.0
     dice: float = 1.0
     iou: float = 1.0
+    ce: float = 0.0
+    """Of the answer's words (cross-entropy); above 0: the model learns to answer, see `ModelConfig.answers`."""
 
     def __post_init__(self) -> None:
-        for name in ("bce", "dice", "iou"):
+        for name in ("bce", "dice", "iou", "ce"):
             _at_least(f"--{name}_weight", getattr(self, name), 0)
-        if self.bce == self.dice == self.iou == 0:
-            raise ConfigError(
-                "--bce_weight, --dice_weight and --iou_weight are all 0: nothing would be learned"
-            )
+        if self.bce == self.dice == self.iou == self.ce == 0:
+            raise ConfigError("all loss weights are 0: nothing would be learned; give one of them a value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +218,8 @@ class TrainingConfig:
     max_train_samples: int | None = None
     max_val_samples: int | None = None
     skip_bad_samples: bool = False
+    no_target_answer: str = NO_TARGET_ANSWER
+    """What is answered, without <SEG>, to a query that nothing in the image answers; for ``loss.ce`` above 0."""
     epochs: int = 20
     batch_size: int = 1
     gradient_accumulation_steps: int = 1
@@ -241,3 +259,13 @@ class TrainingConfig:
             _at_least("--cache_limit_gb", self.cache_limit_gb, 0, above=True)
             if self.cache_dir is None:
                 raise ConfigError("--cache_limit_gb goes with --cache_dir; name a folder, or leave it out")
+        if self.cache_dir is not None and self.model.train_vision:
+            raise ConfigError(
+                "--cache_dir keeps what frozen encoders make, and --train_vision trains one: leave one of the two out"
+            )
+        if not isinstance(self.no_target_answer, str) or not self.no_target_answer.strip():
+            raise ConfigError(f"--no_target_answer is {self.no_target_answer!r}; say it in words")
+        if SEG_TOKEN in self.no_target_answer:
+            raise ConfigError(f"--no_target_answer holds {SEG_TOKEN}, which would be a mask; leave it out")
+        if self.loss.ce > 0 and not self.model.answers:
+            object.__setattr__(self, "model", self.model.replaced(answers=True))

@@ -1,98 +1,52 @@
 """Measuring a model on a data set. Validation during training and ``modified-lisa evaluate`` are this.
 
-Protocol: as LISA's, ``<SEG>`` is given at the end of the query, a pixel belongs to the answer if its logit
-is above 0, and masks are compared at the user's resolution. `ReasonSegDataset` gives only the first text
-of an annotation in every split but train, as the original's evaluation does.
+Protocol: as LISA's, ``<SEG>`` is given (at the end of the query, or as the answer of a model in answer mode), a
+pixel belongs to the answer if its logit is above 0, and masks are compared at the user's resolution.
+`ReasonSegDataset` gives only the first text of an annotation in every split but train, as the original's
+evaluation does. The other of `PROTOCOLS` measures what the model writes.
 """
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
 
-from modified_lisa.benchmark.measure import usual_algorithms
 from modified_lisa.config import LossWeights
 from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batches
-from modified_lisa.data.opening import PROTOCOLS, open_dataset
-from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError, TrainingError
+from modified_lisa.data.opening import PROTOCOLS as SAMPLES
+from modified_lisa.data.opening import open_dataset
+from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
 from modified_lisa.files import write_json_lines
-from modified_lisa.losses import iou_prediction_loss, segmentation_loss
 from modified_lisa.metrics import SegmentationMetrics
+from modified_lisa.model.answers.generation import check_answers
 from modified_lisa.model.feature_cache import FeatureCache
-from modified_lisa.scoring.boundary import boundary_score
+from modified_lisa.protocols.generated import AnsweringSegmenter, measure_answers
+from modified_lisa.protocols.records import sample_record
+from modified_lisa.protocols.teacher_forced import TERMS, Scores, score_batch, terms_of
 from modified_lisa.scoring.summary import summarize
 
 __all__ = [
+    "PROTOCOLS",
     "TERMS",
     "EvaluationResult",
     "Scores",
     "evaluate",
     "evaluate_checkpoint",
+    "evaluate_protocols",
     "raise_together",
+    "result_of",
     "score_batch",
+    "terms_of",
 ]
 
-TERMS = ("loss", "bce", "dice", "iou_loss", "iou_prediction")
-"""Losses that are reported. ``loss`` is the weighted sum of the three after it; ``iou_prediction``, how far
-the predicted IoU is from the measured one, is trained too but is not part of it."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What one batch of B samples scored."""
-
-    losses: dict[str, Tensor]
-    """float32 (B,) for each of `TERMS`."""
-    metrics: SegmentationMetrics
-    """B masks, at the resolution of the user's image."""
-    iou_predictions: Tensor
-    """float32 (B,): what the mask decoder expects its IoU to be."""
-    predicted: list[Tensor]
-    """bool (H, W) each, on the CPU: the predicted masks at the resolution of the user's image."""
-
-    def check_finite(self, names: list[str]) -> None:
-        """TrainingError with the sample and the term of every loss that is not finite."""
-        values = torch.stack([self.losses[term].detach() for term in TERMS])
-        if bool(values.isfinite().all()):
-            return
-        found = [
-            f"{name} ({', '.join(f'{term} {value:g}' for term, value in zip(TERMS, row, strict=True))})"
-            for name, row in zip(names, values.T.tolist(), strict=True)
-            if not all(map(math.isfinite, row))
-        ]
-        raise TrainingError(f"the loss is not finite for {'; '.join(found)}")
-
-
-def score_batch(model: Any, batch: Batch, weights: LossWeights) -> Scores:
-    """Run the model on a batch (on the model's device) and score every mask; gradients flow into the losses.
-
-    The losses are computed on the model's square, whose 256 x 256 grid is the same for all images, so that
-    a batch is one tensor whatever the sizes of its images; the targets there are area averages, so that thin
-    things are not lost. The metrics are computed on the user's image.
-    """
-    outputs = model(batch.inputs)
-    logits, predictions = torch.cat(outputs["pred_masks"]), torch.cat(outputs["iou_predictions"])
-    losses = segmentation_loss(logits, batch.grid_target, batch.grid_valid, weights)
-    metrics = SegmentationMetrics()
-    # A training's deterministic algorithms would resize by another, far slower way than `Segmenter` does.
-    with usual_algorithms():
-        predicted = [
-            (frame.mask_to_image(mask[None])[0] > 0).cpu()
-            for frame, mask in zip(batch.inputs.frames, logits.detach(), strict=True)
-        ]
-    for mask, target in zip(predicted, batch.targets, strict=True):
-        metrics.update(mask, target)
-    measured = torch.tensor([score.iou for score in metrics.scores], device=predictions.device)
-    losses["iou_prediction"] = iou_prediction_loss(predictions, measured)
-    return Scores(losses, metrics, predictions.detach(), predicted)
+PROTOCOLS = ("teacher_forced", "generated")
 
 
 @dataclass(frozen=True)
@@ -106,7 +60,8 @@ class EvaluationResult:
     records: list[dict[str, Any]]
     """name, text, type, is_sentence, groups, iou, intersection, union (pixels), giou, boundary_iou,
     iou_prediction, target_area, predicted_area (pixels), target_empty, predicted_empty, and each of `TERMS`
-    as ``losses``. type and is_sentence are None where the data does not say."""
+    as ``losses``. type and is_sentence are None where the data does not say. Of the generated protocol, see
+    `protocols.generated.measure_answers`."""
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -165,7 +120,7 @@ def evaluate(
             loaded = load_batches(
                 dataset,
                 batches,
-                Collator(model.processor, None if cache is None else cache.store),
+                Collator(model.processor, store=None if cache is None else cache.store),
                 num_workers=num_workers,
                 complete=None if cache is None else cache.complete,
             )
@@ -183,7 +138,7 @@ def evaluate(
     if processes > 1:
         records = gather_object(records)
     records.sort(key=lambda numbered: numbered[0])
-    return _result([record for _, record in records])
+    return result_of([record for _, record in records])
 
 
 def raise_together(problem: ModifiedLISAError | None, accelerator: Accelerator | None) -> None:
@@ -199,48 +154,33 @@ def raise_together(problem: ModifiedLISAError | None, accelerator: Accelerator |
 
 def _records(batch: Batch, scores: Scores) -> list[dict[str, Any]]:
     losses = {term: scores.losses[term].tolist() for term in TERMS}
-    records = []
-    for row, (mask, prediction) in enumerate(
-        zip(scores.metrics.scores, scores.iou_predictions.tolist(), strict=True)
-    ):
-        predicted, target, groups = (
-            scores.predicted[row].numpy(),
-            batch.targets[row].numpy(),
-            batch.groups[row],
+    predictions = scores.iou_predictions.tolist()
+    return [
+        sample_record(
+            batch,
+            row,
+            score,
+            scores.predicted[row],
+            predictions[row],
+            {term: values[row] for term, values in losses.items()},
         )
-        target_area = int(np.count_nonzero(target == 1))
-        predicted_area = mask.intersection + mask.union - target_area
-        records.append(
-            {
-                "name": batch.names[row],
-                "text": batch.texts[row],
-                "type": groups.get("type"),
-                "is_sentence": {"long": True, "short": False}.get(groups.get("length", "")),
-                "groups": dict(groups),
-                "iou": mask.iou,
-                "giou": mask.giou,
-                "intersection": mask.intersection,
-                "union": mask.union,
-                "boundary_iou": boundary_score(predicted, target).iou,
-                "iou_prediction": prediction,
-                "target_area": target_area,
-                "predicted_area": predicted_area,
-                "target_empty": target_area == 0,
-                "predicted_empty": predicted_area == 0,
-                "losses": {term: values[row] for term, values in losses.items()},
-            }
-        )
-    return records
+        for row, score in enumerate(scores.metrics.scores)
+    ]
 
 
-def _result(records: list[dict[str, Any]]) -> EvaluationResult:
+def result_of(records: list[dict[str, Any]]) -> EvaluationResult:
+    """The result of measured samples, one or more."""
     state = {key: [record[key] for record in records] for key in ("intersection", "union", "giou")}
-    losses = {term: math.fsum(record["losses"][term] for record in records) / len(records) for term in TERMS}
+    losses = {
+        term: math.fsum(record["losses"][term] for record in records) / len(records)
+        for term in records[0]["losses"]
+    }
     return EvaluationResult(SegmentationMetrics.from_state(state).compute(), losses, records)
 
 
-def evaluate_checkpoint(
+def evaluate_protocols(
     checkpoint: str | os.PathLike[str],
+    protocols: Sequence[str] = PROTOCOLS[:1],
     *,
     data_dir: str | os.PathLike[str] = ".",
     split: str = "val",
@@ -253,14 +193,18 @@ def evaluate_checkpoint(
     max_samples: int | None = None,
     num_workers: int = 0,
     skip_bad_samples: bool = False,
+    max_new_tokens: int | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
     **overrides: Any,
-) -> EvaluationResult:
-    """Measure a checkpoint on one split of a data set.
+) -> dict[str, EvaluationResult]:
+    """Measure a checkpoint on one split of a data set, by one or more protocols; {protocol: result}.
 
     Args:
         checkpoint: a ``.pt`` file, a folder of `ModifiedLISA.save_pretrained`, or ``tiny``.
+        protocols: of `PROTOCOLS`: ``teacher_forced`` gives ``<SEG>``, ``generated`` measures what the model writes
+            (`protocols.generated`). The files of the latter have ``_generated`` in their names.
+        max_new_tokens: longest answer of the generated protocol; None: 256.
         dataset, split_by, images_dir: what kind of data is in ``data_dir``; see `open_dataset`.
         output_dir: where to write what `reports.write_results` writes; None: nowhere.
         per_sample: a JSON-lines file for the records, one a line; None: none beside that in ``output_dir``.
@@ -276,9 +220,16 @@ def evaluate_checkpoint(
     from modified_lisa.inference.segmenter import Segmenter
     from modified_lisa.reports.writing import write_results
 
-    for name, value in (("--batch_size", batch_size), ("--max_samples", max_samples)):
+    for name, value in (
+        ("--batch_size", batch_size),
+        ("--max_samples", max_samples),
+        ("--max_new_tokens", max_new_tokens),
+    ):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
+    unknown = [protocol for protocol in protocols if protocol not in PROTOCOLS]
+    if unknown or not protocols:
+        raise ConfigError(f"the protocol is {', '.join(unknown) or 'missing'}; known: {', '.join(PROTOCOLS)}")
     if num_workers < 0:
         raise ConfigError(f"--num_workers is {num_workers}; it must be at least 0")
     # Not after the whole set has been measured.
@@ -296,20 +247,41 @@ def evaluate_checkpoint(
         max_samples=max_samples,
         skip_bad_samples=skip_bad_samples,
     )
+    if "generated" in protocols:
+        overrides.setdefault("answers", None)  # in words, where the checkpoint can
     segmenter = Segmenter.from_pretrained(checkpoint, device=device, **overrides)
-    with tqdm(total=len(samples), desc=f"evaluate {split}", unit="sample", disable=not progress) as bar:
-        result = evaluate(
-            segmenter.model, samples, batch_size=batch_size, num_workers=num_workers, progress=bar.update
-        )
-    if per_sample is not None:
-        write_json_lines(per_sample, result.records)
-    if output_dir is not None:
-        about = {
-            "checkpoint": str(checkpoint),
-            "data_dir": str(data_dir),
-            "dataset": dataset,
-            "split": split,
-            "protocol": f"{PROTOCOLS[dataset]}, <SEG> given; mIoU is the LISA paper's gIoU",
-        }
-        write_results(output_dir, about, result.to_dict(), segmenter, samples)
-    return result
+    if "generated" in protocols:
+        check_answers(segmenter.model)
+    results: dict[str, EvaluationResult] = {}
+    for protocol in protocols:
+        options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
+        with tqdm(total=len(samples), desc=f"evaluate {split}", unit="sample", disable=not progress) as bar:
+            if protocol == "generated":
+                options |= {"max_new_tokens": max_new_tokens, "progress": bar.update}
+                result = result_of(measure_answers(segmenter.model, samples, **options))
+            else:
+                result = evaluate(segmenter.model, samples, progress=bar.update, **options)
+        results[protocol] = result
+        mark = "_generated" if protocol == "generated" else ""
+        if per_sample is not None:
+            path = Path(per_sample)
+            write_json_lines(path.with_name(f"{path.stem}{mark}{path.suffix}"), result.records)
+        if output_dir is not None:
+            how = "<SEG> written by the model" if mark else "<SEG> given"
+            about = {
+                "checkpoint": str(checkpoint),
+                "data_dir": str(data_dir),
+                "dataset": dataset,
+                "split": split,
+                "protocol": f"{SAMPLES[dataset]}, {how}; mIoU is the LISA paper's gIoU",
+            }
+            shown: Any = AnsweringSegmenter(segmenter, max_new_tokens) if mark else segmenter
+            write_results(output_dir, about, result.to_dict(), shown, samples, name=f"{split}{mark}")
+    return results
+
+
+def evaluate_checkpoint(
+    checkpoint: str | os.PathLike[str], *, protocol: str = PROTOCOLS[0], **options: Any
+) -> EvaluationResult:
+    """`evaluate_protocols` with one protocol."""
+    return evaluate_protocols(checkpoint, (protocol,), **options)[protocol]

@@ -21,7 +21,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ARGUMENTS = REPOSITORY / "docs" / "arguments.md"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-COMMANDS = ("train", "evaluate", "merge-results", "segment", "scenes", "import-lisa", "benchmark", "distill")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "merge-results",
+    "segment",
+    "chat",
+    "scenes",
+    "import-lisa",
+    "benchmark",
+    "distill",
+)
 TABLE = re.compile(r"(<!-- table: ([\w-]+), ([\w -]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

@@ -17,7 +17,9 @@ PACKAGE = REPOSITORY / "src" / "modified_lisa"
 # From the ground up. A module may import its own unit and the units of lower rows, nothing else.
 LAYERS = [
     ["errors", "files"],
-    ["config", "prompts"],
+    ["prompts"],
+    ["templates"],
+    ["config"],
     ["images", "resize"],
     ["geometry"],
     ["losses", "metrics", "tokens"],
@@ -27,6 +29,7 @@ LAYERS = [
     ["inference", "benchmark.measure"],
     ["pictures"],
     ["reports"],
+    ["protocols"],
     ["evaluation"],
     ["training"],
     ["benchmark"],
@@ -55,8 +58,10 @@ ONLY = {
     "files": [],
     "config": [],
     "prompts": [],
+    "templates": [],
     "training.arguments": [],
     "benchmark.arguments": [],
+    "apps.chat_arguments": [],
     "apps.cli": [],
     "images": ["numpy", "PIL"],
     "resize": ["torch", "numpy"],
@@ -204,7 +209,17 @@ def test_importing_it_loads_nothing_heavy(module):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["segment"], ["evaluate"], ["merge-results"], ["scenes"], ["train"], ["import-lisa"], ["benchmark"]],
+    [
+        [],
+        ["segment"],
+        ["chat"],
+        ["evaluate"],
+        ["merge-results"],
+        ["scenes"],
+        ["train"],
+        ["import-lisa"],
+        ["benchmark"],
+    ],
     ids=" ".join,
 )
 def test_help_loads_nothing_heavy(command):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modified_lisa.config import TrainingConfig
+from modified_lisa.errors import TrainingError
 from modified_lisa.files import write_json
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_sources.py"
@@ -53,9 +54,35 @@ def test_a_run_that_was_stopped_is_resumed_and_not_taken_for_a_finished_one(
         lr=1e-3,
         warmup_steps=0,
         seed=1,
+        num_workers=0,
+        max_train_samples=None,
+        max_val_samples=None,
     )
     before, after = compare.trained("vlm", False, options)
     assert [config.resume for config in seen] == ["latest"]
     assert seen[0].output_dir == seen[0].checkpoint_dir == str(folder)
     assert before["mIoU"] == after["mIoU"] == 0.5
     assert after["weights"] == 7
+
+
+def test_runs_in_processes_of_their_own_report_which_one_failed(
+    compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "run.py"
+    script.write_text("import sys; print(*sys.argv[1:]); sys.exit('dual' in sys.argv)", encoding="utf-8")
+    monkeypatch.setattr(compare, "__file__", str(script))
+    options = argparse.Namespace(
+        out=str(tmp_path),
+        sources=["vlm", "dual"],
+        only=None,
+        dtype="fp32",
+        epochs=3,
+        processes=2,
+        no_table=False,
+    )
+    with pytest.raises(TrainingError, match="dual-nf4"):
+        compare.train_in_processes([("vlm", False), ("dual", True)], options)
+    called = (tmp_path / "vlm-fp32" / "log.txt").read_text(encoding="utf-8").split()
+    assert "--no_table" in called
+    assert "--epochs=3" in called
+    assert called[-3:] == ["--sources", "vlm", "--only=plain"]

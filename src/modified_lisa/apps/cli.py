@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from modified_lisa import __version__
+from modified_lisa.apps.chat_arguments import add_chat_arguments
 from modified_lisa.benchmark.arguments import add_arguments as add_benchmark_arguments
 from modified_lisa.config import DTYPES, QUANTIZATIONS
 from modified_lisa.errors import ModifiedLISAError
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _add_segment,
+        _add_chat,
         _add_scenes,
         _add_train,
         _add_evaluate,
@@ -133,6 +135,17 @@ def _add_segment(commands: "argparse._SubParsersAction") -> None:
     _add_model_options(parser)
 
 
+def _add_chat(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "chat",
+        "talk about an image in the terminal",
+        epilog="Example: modified-lisa chat photo.jpg --checkpoint checkpoints/best_model_epoch_20.pt",
+    )
+    add_chat_arguments(parser)
+    _add_model_options(parser)
+
+
 def _add_evaluate(commands: "argparse._SubParsersAction") -> None:
     parser = _command(commands, "evaluate", "measure a checkpoint on a split of a data folder")
     parser.add_argument(
@@ -150,6 +163,20 @@ def _add_evaluate(commands: "argparse._SubParsersAction") -> None:
         help="split to measure on: a folder in DIR, or testA and so on of a refCOCO set (default: val)",
     )
     add_dataset_arguments(parser)
+    parser.add_argument(
+        "--protocol",
+        default="teacher_forced",
+        choices=("teacher_forced", "generated", "both"),
+        metavar=None,
+        help="teacher_forced: <SEG> is given, as LISA measures; generated: what the model writes is measured; both: one"
+        " after the other (default: teacher_forced)",
+    )
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        metavar="N",
+        help="longest answer of the generated protocol (default: 256)",
+    )
     parser.add_argument(
         "--output_dir",
         metavar="DIR",

@@ -7,7 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["benchmark", "distill", "evaluate", "import_lisa", "merge_results", "scenes", "segment", "train"]
+__all__ = [
+    "benchmark",
+    "chat",
+    "distill",
+    "evaluate",
+    "import_lisa",
+    "merge_results",
+    "scenes",
+    "segment",
+    "train",
+]
 
 
 def segment(arguments: argparse.Namespace) -> None:
@@ -42,13 +52,22 @@ def segment(arguments: argparse.Namespace) -> None:
         print(json.dumps(result.to_dict(), ensure_ascii=False))
 
 
+def chat(arguments: argparse.Namespace) -> None:
+    """Talk about an image until the input ends."""
+    from modified_lisa.apps.chat import run
+
+    run(arguments, _model_overrides(arguments))
+
+
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measure a checkpoint; print a table of metrics with intervals, of losses, and of groups."""
-    from modified_lisa.apps.results import evaluation_lines
-    from modified_lisa.evaluation import evaluate_checkpoint
+    from modified_lisa.apps.results import evaluation_lines, side_by_side
+    from modified_lisa.evaluation import PROTOCOLS, evaluate_protocols
 
-    result = evaluate_checkpoint(
+    chosen = PROTOCOLS if arguments.protocol == "both" else (arguments.protocol,)
+    results = evaluate_protocols(
         arguments.checkpoint,
+        chosen,
         data_dir=arguments.data_dir,
         split=arguments.split,
         dataset=arguments.dataset,
@@ -60,16 +79,25 @@ def evaluate(arguments: argparse.Namespace) -> None:
         max_samples=arguments.max_samples,
         num_workers=arguments.num_workers,
         skip_bad_samples=arguments.skip_bad_samples,
+        max_new_tokens=arguments.max_new_tokens,
         device=arguments.device,
         **_model_overrides(arguments),
     )
-    print(f"{arguments.split} of {arguments.data_dir}: {len(result.records)} samples")
-    for line in evaluation_lines(result.to_dict()):
-        print(line)
-    if arguments.per_sample is not None:
-        print(f"each sample's results: {arguments.per_sample}")
-    if arguments.output_dir is not None:
-        print(f"a page to look at: {Path(arguments.output_dir) / f'report_{arguments.split}.html'}")
+    for protocol, result in results.items():
+        how = {"teacher_forced": "", "generated": ", answers generated"}[protocol]
+        print(f"{arguments.split} of {arguments.data_dir}: {len(result.records)} samples{how}")
+        for line in evaluation_lines(result.to_dict()):
+            print(line)
+        mark = "_generated" if protocol == "generated" else ""
+        if arguments.per_sample is not None:
+            path = Path(arguments.per_sample)
+            print(f"each sample's results: {path.with_name(f'{path.stem}{mark}{path.suffix}')}")
+        if arguments.output_dir is not None:
+            print(f"a page to look at: {Path(arguments.output_dir) / f'report_{arguments.split}{mark}.html'}")
+    if len(results) > 1:
+        print("side by side:")
+        for line in side_by_side({name: result.to_dict() for name, result in results.items()}):
+            print(line)
 
 
 def benchmark(arguments: argparse.Namespace) -> None:

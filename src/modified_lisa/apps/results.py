@@ -5,7 +5,7 @@ from typing import Any
 
 from modified_lisa.scoring.ratios import METRICS
 
-__all__ = ["evaluation_lines", "merged_lines"]
+__all__ = ["evaluation_lines", "merged_lines", "side_by_side"]
 
 
 def evaluation_lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -13,8 +13,9 @@ def evaluation_lines(result: Mapping[str, Any]) -> Iterator[str]:
     for name, row in result["estimates"].items():
         yield f"  {name:<15}{row['value']:>8.4f}  {_interval(row):<18}  {METRICS[name].meaning}"
     found = result["calibration"]
-    meaning = f"expected calibration error of the predicted IoU; bias {found['bias']:+.4f}"
-    yield f"  {'ECE':<15}{found['ECE']:>8.4f}  {'':<18}  {meaning}"
+    if found["ECE"] is not None:  # None: no mask was predicted
+        meaning = f"expected calibration error of the predicted IoU; bias {found['bias']:+.4f}"
+        yield f"  {'ECE':<15}{found['ECE']:>8.4f}  {'':<18}  {meaning}"
     for name, value in result["losses"].items():
         yield f"  {name:<15}{value:>8.4f}"
     for grouping, groups in result["groups"].items():
@@ -23,6 +24,16 @@ def evaluation_lines(result: Mapping[str, Any]) -> Iterator[str]:
             found = row["estimates"]
             numbers = "  ".join(f"{name} {one['value']:.4f}" for name, one in found.items())
             yield f"  {group:<15}{row['samples']:>6}  {numbers}  mIoU in {_interval(found['mIoU'])}"
+
+
+def side_by_side(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The metrics of several results of the same samples in columns: {heading: `EvaluationResult.to_dict`}."""
+    yield f"  {'':<15}" + "".join(f"{heading:>16}" for heading in results)
+    for name in METRICS:
+        found = [result["estimates"].get(name) for result in results.values()]
+        if any(found):
+            cells = ("–" if one is None else f"{one['value']:.4f}" for one in found)
+            yield f"  {name:<15}" + "".join(f"{cell:>16}" for cell in cells)
 
 
 def merged_lines(merged: Mapping[str, Any]) -> Iterator[str]:

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from modified_lisa.data.answers import AnswerWriter
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
+from modified_lisa.model.answers.prompting import answer_inputs
 from modified_lisa.model.feature_cache import stacked
 from modified_lisa.model.feature_store import FeatureStore, image_key
 
@@ -67,12 +69,25 @@ class Collator:
     """``collator(samples)`` -> `Batch`. Pickles if the processor does.
 
     Args:
+        answers: write a question and an answer for each sample, for a model that learns to answer; its ``inputs``
+            are `AnswerInputs` then, and a sample whose answer has no ``<SEG>`` has no mask.
+        asks: the texts are questions whose answers are to be generated: `AnswerInputs` without answers.
         store: features of images that were encoded before; where all of a batch are there, they take the place of
             the pixels, and no image is resized.
     """
 
-    def __init__(self, processor: Any, store: FeatureStore | None = None) -> None:
-        self.processor, self.store = processor, store
+    def __init__(
+        self,
+        processor: Any,
+        answers: AnswerWriter | None = None,
+        *,
+        asks: bool = False,
+        store: FeatureStore | None = None,
+    ) -> None:
+        self.processor = processor
+        self.answers = answers
+        self.asks = asks
+        self.store = store
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Raises DataError for a text that the processor refuses or that asks for several masks."""
@@ -84,16 +99,23 @@ class Collator:
             keys = [image_key(sample.image) for sample in samples]
             found = [self.store.load(key) for key in keys]
         features = stacked(found) if found else None
+        options: dict[str, Any] = {} if features is None else {"squares": False}
+        images = [sample.image for sample in samples]
         try:
-            images = [sample.image for sample in samples]
-            if features is None:
-                inputs = self.processor(images, texts)
+            if self.asks:
+                asked = [self.processor.measured_question(text) for text in texts]
+                inputs = answer_inputs(self.processor, images, asked, **options)
+            elif self.answers is None:
+                inputs = self.processor(images, texts, **options)
             else:
-                inputs = replace(self.processor(images, texts, squares=False), features=features)
+                questions, answers = zip(*map(self.answers, samples), strict=True)
+                inputs = answer_inputs(self.processor, images, questions, answers, **options)
+            if features is not None:
+                inputs = replace(inputs, features=features)
         except ConfigError as error:
             raise DataError(f"{', '.join(names)}: {error}") from error
         for sample, count in zip(samples, inputs.seg_counts, strict=True):
-            if count != 1:
+            if count != 1 and not (count == 0 and (self.asks or self.answers is not None)):
                 raise DataError(
                     f"{sample.name}: the text {sample.text!r} holds {count} <SEG> and the annotation one mask; "
                     "leave one <SEG> in the text, or none (it is appended)"

@@ -48,6 +48,11 @@ class PlainRunner:
         assert holder.state is not None
         return answer(self.model, holder.state, queries.to(self.model.device))
 
+    def state_of(self, holder: StateHolder) -> ImageState:
+        """What ``holder`` remembers, to be read before the runner is called again."""
+        assert holder.state is not None
+        return holder.state
+
     def close(self, holder: StateHolder) -> None:
         """Free what ``holder`` remembers."""
         holder.state, holder.closed = None, True
@@ -139,6 +144,11 @@ class GraphRunner(PlainRunner):
             padded.input_ids, padded.is_seg, padded.groups, padded.positions, padded.segs, padded.begins
         )
         return logits[:count].clone(), iou[:count].clone()
+
+    def state_of(self, holder: StateHolder) -> ImageState:
+        if self._owner is not None and self._owner() is holder and self._state is not None:
+            return self._state
+        return super().state_of(holder)
 
     def _answer_state(
         self,

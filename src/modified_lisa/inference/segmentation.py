@@ -1,5 +1,6 @@
 """The one result that everything speaks: masks on the user's image, and every form they are wanted in."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from modified_lisa.files import write_atomically, write_json
 from modified_lisa.images import read_image
 from modified_lisa.inference.drawing import PALETTE, Colour, draw_masks
 
-__all__ = ["Segmentation", "check_ending"]
+__all__ = ["Segmentation", "check_ending", "check_threshold"]
 
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -185,6 +186,13 @@ def check_ending(path: Path) -> str:
             " the overlay, .json for everything, .npz for the masks"
         )
     return ending
+
+
+def check_threshold(threshold: float) -> None:
+    """ConfigError unless it is a finite number."""
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not math.isfinite(threshold):
+        raise ConfigError(f"the threshold is {threshold!r}; it must be a finite number, in logits")
 
 
 def _rings(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:

@@ -1,6 +1,5 @@
 """Images and queries in, `Segmentation` out: the friendly face of the one forward pass."""
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.inference.answer import Answer, answer_of
 from modified_lisa.inference.runner import GraphRunner, PlainRunner
-from modified_lisa.inference.segmentation import Segmentation
+from modified_lisa.inference.segmentation import Segmentation, check_threshold
 from modified_lisa.inference.session import Session
 from modified_lisa.model.graphs import bucket
 
@@ -148,6 +148,39 @@ class Segmenter:
                 threshold,
             )
 
+    def answer(self, image: ImageSource, question: str, *, threshold: float = 0.0, **options: Any) -> Answer:
+        """Answer a question about ``image`` in words, with a mask for each ``<SEG>`` in the answer.
+
+        Args:
+            question: words, without ``<SEG>``.
+            threshold: as in `segment`.
+            options: as in `ModifiedLISA.generate`, such as ``max_new_tokens`` and ``streamer``.
+
+        Raises:
+            ConfigError: a model that was not trained to answer (``--ce_weight``), an empty question, unknown options.
+            ImageError: not an image, or one that cannot be read.
+        """
+        return self.answer_batch([image], [question], threshold=threshold, **options)[0]
+
+    def answer_batch(
+        self,
+        images: ImageSource | list[ImageSource] | tuple[ImageSource, ...],
+        questions: str | list[str] | tuple[str, ...],
+        *,
+        threshold: float = 0.0,
+        **options: Any,
+    ) -> list[Answer]:
+        """As `answer`, for lists as in `segment_batch`, all in one batch."""
+        pictures, texts = _pair(images, questions)
+        check_threshold(threshold)
+        if not texts:
+            return []
+        said = self.model.generate(pictures, texts, **options)
+        frames = [self.model.processor.frame(*picture.shape[:2]) for picture in pictures]
+        found = self.results(pictures, said.texts, frames, said.pred_masks, said.iou_predictions, threshold)
+        parts = zip(found, texts, said.spans, said.complete, strict=True)
+        return [answer_of(one, text, spans, complete) for one, text, spans, complete in parts]
+
     def results(
         self,
         pictures: Sequence[NDArray[np.uint8]],
@@ -185,13 +218,6 @@ class Segmenter:
             size=picture.shape[:2],
             image=picture,
         )
-
-
-def check_threshold(threshold: float) -> None:
-    """ConfigError unless it is a finite number."""
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if not number or not math.isfinite(threshold):
-        raise ConfigError(f"the threshold is {threshold!r}; it must be a finite number, in logits")
 
 
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:

@@ -1,11 +1,16 @@
 """Many queries about one image: the image is read once."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from modified_lisa.errors import ConfigError
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.inference.answer import Answer, answer_of
 from modified_lisa.inference.runner import StateHolder
-from modified_lisa.inference.segmentation import Segmentation
+from modified_lisa.inference.segmentation import Segmentation, check_threshold
+from modified_lisa.model.answers.conversation import Conversation
+from modified_lisa.model.answers.generation import check_answers
+from modified_lisa.model.answers.words import TextStream
 
 if TYPE_CHECKING:
     from modified_lisa.inference.segmenter import Segmenter
@@ -31,6 +36,7 @@ class Session(StateHolder):
         self._frame = inputs.frames[0]
         self.nbytes: int = segmenter.runner.open(self, inputs)
         """Bytes of the device that the session holds."""
+        self._conversation: Conversation | None = None
 
     def segment(self, query: str, *, threshold: float = 0.0) -> Segmentation:
         """As `Segmenter.segment`, about the session's image."""
@@ -44,8 +50,7 @@ class Session(StateHolder):
         Raises:
             ConfigError: an empty query, a threshold that is not a finite number, or a closed session.
         """
-        if self.closed:
-            raise ConfigError("this session is closed; open the image again with segmenter.open(image)")
+        self._check_open()
         if isinstance(queries, str):
             raise ConfigError("got one string as the queries; give a list, or call segment")
         if not queries:
@@ -62,8 +67,54 @@ class Session(StateHolder):
             threshold,
         )
 
+    def ask(
+        self,
+        question: str,
+        *,
+        on_text: Callable[[str], Any] | None = None,
+        threshold: float = 0.0,
+        **options: Any,
+    ) -> Answer:
+        """Answer in words, as a dialogue goes on: the model remembers the questions and answers so far.
+
+        A further question costs its own tokens and those of its answer. If it is interrupted or fails, the
+        dialogue is as it was before it. `segment` neither hears of the dialogue nor adds to it.
+
+        Args:
+            on_text: called with each new piece of the answer while it is written.
+            threshold: as in `Segmenter.segment`.
+            options: as in `ModifiedLISA.generate`.
+
+        Raises:
+            ConfigError: a model that was not trained to answer, an empty question, unknown options, a dialogue
+                longer than the language model reads, or a closed session.
+        """
+        self._check_open()
+        check_threshold(threshold)
+        segmenter = self._segmenter
+        check_answers(segmenter.model)
+        state = segmenter.runner.state_of(self)
+        talk = self._conversation or Conversation(segmenter.model, state)
+        if on_text is not None:
+            options = {**options, "streamer": TextStream(segmenter.model.processor, on_text)}
+        turn = talk.ask(state, question, **options)
+        self._conversation = talk
+        (plain,) = segmenter.results(
+            [self._picture], [turn.text], [self._frame], [turn.logits], [turn.iou_predictions], threshold
+        )
+        return answer_of(plain, question, turn.spans, turn.complete)
+
+    def forget(self) -> None:
+        """Begin a new dialogue about the same image."""
+        self._conversation = None
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ConfigError("this session is closed; open the image again with segmenter.open(image)")
+
     def close(self) -> None:
         """Free the memory of the image; the session answers no more."""
+        self._conversation = None
         self._segmenter.runner.close(self)
         self.nbytes = 0
 

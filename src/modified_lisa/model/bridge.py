@@ -1,6 +1,7 @@
 """Bridges between the two worlds of features.
 
-- `PyramidBridge`, `LinearBridge`: a VLM encoder's patch features -> the image embedding of SAM's decoder;
+- `PyramidBridge`, `LinearBridge`, `fpn.FpnBridge`: a VLM encoder's patch features -> the image embedding of
+  SAM's decoder;
 - `TokenBridge`: SAM's features -> the patch tokens that the VLM's projector expects.
 
 Shapes: B images, L layers, P = p*p patches (24*24 for CLIP-L/14 at 336), Dv the encoder's width, C the
@@ -12,12 +13,17 @@ and in `config.BRIDGES`, and give ``--bridge NAME``.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["BRIDGES", "LinearBridge", "PyramidBridge", "TokenBridge", "default_layers"]
+from modified_lisa.errors import ConfigError
+from modified_lisa.model.blocks import ChannelNorm, Refine, to_grid
+from modified_lisa.model.fpn import FpnBridge
+
+__all__ = ["BRIDGES", "LinearBridge", "PyramidBridge", "TokenBridge", "default_layers", "make_bridge"]
 
 
 def default_layers(bridge: str, feature_layer: int) -> tuple[int, ...]:
@@ -26,40 +32,11 @@ def default_layers(bridge: str, feature_layer: int) -> tuple[int, ...]:
     Args:
         feature_layer: the one that the language model reads, as an absolute index (23 of CLIP-L's 24).
 
-    ``pyramid`` adds evenly spaced shallower layers: deep ones know what, shallow ones know where.
+    ``pyramid`` and ``fpn`` add evenly spaced shallower layers: deep ones know what, shallow ones know where.
     """
     if bridge == "linear":
         return (feature_layer,)
     return tuple(sorted({max(1, round(feature_layer * share)) for share in (0.25, 0.5, 0.75, 1.0)}))
-
-
-def _grid(features: torch.Tensor) -> torch.Tensor:
-    """(B, P, D) in row order -> (B, D, p, p)."""
-    batch, patches, width = features.shape
-    side = math.isqrt(patches)
-    return features.transpose(1, 2).reshape(batch, width, side, side)
-
-
-class _ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, h, w), as SAM's neck ends with."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class _Refine(nn.Module):
-    """A residual depthwise block (ConvNeXt, Liu et al. 2022): sharpens what interpolation has smeared."""
-
-    def __init__(self, channels: int, kernel: int = 5) -> None:
-        super().__init__()
-        self.spatial = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.norm = _ChannelNorm(channels)
-        self.mix = nn.Sequential(
-            nn.Conv2d(channels, 2 * channels, 1), nn.GELU(), nn.Conv2d(2 * channels, channels, 1)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.mix(self.norm(self.spatial(x)))
 
 
 class LinearBridge(nn.Module):
@@ -74,7 +51,7 @@ class LinearBridge(nn.Module):
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """L tensors (B, P, Dv) -> (B, C, side, side)."""
         joined = torch.cat([norm(x) for norm, x in zip(self.norms, features, strict=True)], dim=-1)
-        grid = _grid(self.project(joined))
+        grid = to_grid(self.project(joined))
         return F.interpolate(grid, (self.side, self.side), mode="bilinear", align_corners=False)
 
 
@@ -90,14 +67,14 @@ class PyramidBridge(nn.Module):
         self.side = side
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         self.projects = nn.ModuleList(nn.Linear(width, channels) for _ in range(layers))
-        self.coarse = _Refine(channels, kernel=3)
-        self.fine = nn.Sequential(_Refine(channels), _Refine(channels))
-        self.norm = _ChannelNorm(channels)
+        self.coarse = Refine(channels, kernel=3)
+        self.fine = nn.Sequential(Refine(channels), Refine(channels))
+        self.norm = ChannelNorm(channels)
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """L tensors (B, P, Dv) -> (B, C, side, side)."""
         parts = zip(self.norms, self.projects, features, strict=True)
-        grid = self.coarse(_grid(torch.stack([project(norm(x)) for norm, project, x in parts]).sum(dim=0)))
+        grid = self.coarse(to_grid(torch.stack([project(norm(x)) for norm, project, x in parts]).sum(dim=0)))
         grid = F.interpolate(grid, (self.side, self.side), mode="bilinear", align_corners=False)
         return self.norm(self.fine(grid))
 
@@ -132,7 +109,26 @@ class TokenBridge(nn.Module):
         return self.norm(joined + self.mix(joined))
 
 
-BRIDGES: dict[str, type[LinearBridge] | type[PyramidBridge]] = {
-    "pyramid": PyramidBridge,
-    "linear": LinearBridge,
-}
+BRIDGES: dict[str, Any] = {"pyramid": PyramidBridge, "linear": LinearBridge, "fpn": FpnBridge}
+
+
+def make_bridge(
+    name: str, widths: Sequence[int], layers: Sequence[int] | None, channels: int, side: int
+) -> nn.Module:
+    """The bridge ``name`` for these layers.
+
+    Args:
+        widths: Dv of all hidden states of the encoder.
+        layers: those that the bridge reads; None where the encoder has none for this bridge.
+
+    Raises ConfigError for an encoder whose layers differ in resolution, and a bridge that wants one.
+    """
+    if (len(set(widths)) > 1 and name != "fpn") or layers is None:
+        raise ConfigError(
+            f"--bridge {name} reads layers of one width and resolution, and those of this VLM's encoder differ; "
+            "use --bridge fpn"
+        )
+    if name == "fpn":
+        return FpnBridge([widths[layer] for layer in layers], channels, side)
+    bridge: nn.Module = BRIDGES[name](len(layers), widths[0], channels, side)
+    return bridge

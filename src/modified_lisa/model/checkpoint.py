@@ -21,6 +21,7 @@ __all__ = [
     "FORMAT",
     "check_keys",
     "load_checkpoint",
+    "needed_weights",
     "read_pretrained",
     "save_checkpoint",
     "save_folder",
@@ -139,6 +140,19 @@ def _model_config(values: dict[str, Any], path: Path) -> ModelConfig:
         return ModelConfig.from_dict(values)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration is not of this version: {error}") from error
+
+
+def needed_weights(model: Any) -> list[str]:
+    """Names of the trained weights that a checkpoint of ``model`` must hold.
+
+    All of them; but what a VLM with a ``<SEG>`` of its own says about it is in its lm_head.
+    """
+    own = "answer_head." if model.processor.own_seg_token else None
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not (own and name.startswith(own))
+    ]
 
 
 def check_keys(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from modified_lisa.errors import ConfigError
 from modified_lisa.model.feature_store import FeatureStore, fingerprint
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.vision import Features
@@ -85,7 +86,14 @@ class FeatureCache:
         return text
 
     def complete(self, batch: Any) -> Any:
-        """A batch (`data.collate.Batch`) whose inputs have features: made here for images that had none on disk."""
+        """A batch (`data.collate.Batch`) whose inputs have features: made here for images that had none on disk.
+
+        Raises ConfigError in the training of a model whose tower trains.
+        """
+        if self.model.config.train_vision and torch.is_grad_enabled():
+            raise ConfigError(
+                "an encoder that trains makes other features after each step; train without a cache"
+            )
         inputs: ModelInputs = batch.inputs
         if inputs.features is not None or not batch.uncached:
             return batch

@@ -1,6 +1,6 @@
 """The tensors that `ModifiedLISA` takes, as `processor.LisaProcessor` makes them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -32,7 +32,7 @@ class ModelInputs:
     """float32 (B, 3, S, S) for the VLM's encoder."""
     sam_pixels: torch.Tensor | None
     """float32 (B, 3, S, S) for SAM's encoder."""
-    features: tuple[torch.Tensor, ...] | None = None
+    features: tuple[torch.Tensor, ...] | None = field(default=None, kw_only=True)
     """(B, ...) each: what the frozen part of the vision source made of these images before (`feature_cache`).
     Where they are given, no encoder runs and no pixels are needed."""
 

@@ -20,8 +20,10 @@ from modified_lisa.errors import ConfigError
 from modified_lisa.images import ImageSource
 from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
-from modified_lisa.model.bridge import BRIDGES, TokenBridge, default_layers
+from modified_lisa.model.answers import build_answer_head, generate_answers
+from modified_lisa.model.bridge import TokenBridge, make_bridge
 from modified_lisa.model.describe import describe_parameters
+from modified_lisa.model.families import family_of
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import SEG_PROJECTIONS, MaskHead
 from modified_lisa.model.nf4.linear import use_fast_nf4
@@ -91,7 +93,7 @@ class ModifiedLISA(nn.Module):
         target = loading.find_device(device)
         self.processor = build_processor(self.config, random_init)
         vlm, sam, self.quantization_report = parts or loading.load_parts(
-            self.config, target, random_init=random_init, verbose=verbose
+            self.config, target, random_init=random_init, with_lm_head=self.config.answers, verbose=verbose
         )
 
         self.language_model = vlm.model.language_model
@@ -104,6 +106,7 @@ class ModifiedLISA(nn.Module):
         )
         projection = SEG_PROJECTIONS[self.config.seg_projection]
         self.seg_projection = projection(width, self.mask_head.foreground_point)
+        self.answer_head = build_answer_head(vlm.lm_head, self.processor) if self.config.answers else None
         self._recomputes = False
         self.split_forward = split_forward  # training on a GPU puts a captured form of it here
         self._choose_what_trains()
@@ -183,6 +186,8 @@ class ModifiedLISA(nn.Module):
             outputs["iou_predictions"] = list(iou.split(inputs.seg_counts))
         return outputs
 
+    generate = generate_answers
+
     def compute(
         self, inputs: ModelInputs, return_mask: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -193,8 +198,7 @@ class ModifiedLISA(nn.Module):
         """
         # Every part has its own precision; an autocast around the call must not change it.
         with torch.autocast(self.device.type, enabled=False):
-            features = inputs.features or self.vision.frozen(inputs.vlm_pixels, inputs.sam_pixels)
-            encoding = self.vision.trained(features)
+            encoding = self.vision.encode(inputs)
             prompts = self.seg_projection(self.seg_states(encoding.tokens, inputs).float())
             if not return_mask:
                 return prompts, None, None
@@ -236,10 +240,11 @@ class ModifiedLISA(nn.Module):
     def frozen_prefix(self) -> bool:
         """Whether the prompt before ``<SEG>`` is free of trained weights, so that it needs no gradient.
 
-        Not with LoRA, a trained projector, or the ``sam`` source, whose bridge makes the image's tokens.
+        Not with LoRA, a trained projector or vision tower, or the ``sam`` source, whose bridge makes the image's tokens.
         """
         config = self.config
-        return not (config.lora_r or config.train_projector or config.vision_source == "sam")
+        trained = config.lora_r or config.train_projector or config.train_vision
+        return not (trained or config.vision_source == "sam")
 
     def _inputs(
         self, images: Sequence[ImageSource] | ModelInputs, texts: Sequence[str] | None
@@ -264,6 +269,10 @@ class ModifiedLISA(nn.Module):
             trained.append(bridge)
         if self.config.train_projector:
             trained.append(self.projector)
+        if self.config.train_vision and isinstance(self.vision, VlmVision | DualVision):
+            trained.append(self.vision.encoder)
+            self.vision.encoder.trains = True
+        trained += [] if self.answer_head is None else [self.answer_head.column]
         for module in trained:
             module.float().requires_grad_(True)
         if self.config.lora_r:
@@ -296,8 +305,7 @@ class ModifiedLISA(nn.Module):
         error (CheckpointError, with all that is wrong at once). ``strict=False`` skips that check."""
         given = dict(state_dict)
         if strict:
-            trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
-            checkpoint.check_keys(given, known=self.state_dict(), trained=trained)
+            checkpoint.check_keys(given, known=self.state_dict(), trained=checkpoint.needed_weights(self))
         return super().load_state_dict(given, strict=False, assign=assign)
 
     def describe_parameters(self) -> dict[str, Any]:
@@ -330,18 +338,13 @@ class ModifiedLISA(nn.Module):
 def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> VisionSource:
     dtype = loading.DTYPES[config.dtype]
     if config.vision_source == "sam":
-        vision = vlm.config.vision_config
-        layers = vlm.config.vision_feature_layer
-        bridge = TokenBridge(
-            sam.config.vision_config.hidden_size,
-            sam.config.vision_config.output_channels,
-            patches=(vision.image_size // vision.patch_size) ** 2,
-            out_width=vision.hidden_size * (1 if isinstance(layers, int) else len(layers)),
-        )
+        side, width = family_of(vlm.config).projector_input(vlm.config)
+        encoder = sam.config.vision_config
+        bridge = TokenBridge(encoder.hidden_size, encoder.output_channels, patches=side**2, out_width=width)
         return SamVision(sam.vision_encoder.to(dtype), bridge)
-    tower = loading.tower_of(vlm)
+    tower = family_of(vlm.config).tower(vlm)
     if config.vision_source == "dual":
         return DualVision(tower, sam.vision_encoder.to(dtype))
-    layers = config.bridge_layers or default_layers(config.bridge, max(tower.feature_layers))
-    bridge_type = BRIDGES[config.bridge]
-    return VlmVision(tower, bridge_type(len(layers), tower.width, head.channels, head.side), layers)
+    layers = config.bridge_layers or tower.bridge_layers.get(config.bridge)
+    made = make_bridge(config.bridge, tower.widths, layers, head.channels, head.side)
+    return VlmVision(tower, made, layers or ())

@@ -11,6 +11,7 @@ import torch
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.announce import Announcer
+from modified_lisa.model.families import family_of
 from modified_lisa.model.original_lisa.source import lazy_weights, open_original
 from modified_lisa.model.quantization import (
     NOT_QUANTIZED,
@@ -20,8 +21,7 @@ from modified_lisa.model.quantization import (
 )
 from modified_lisa.model.random_init import random_sam, random_vlm
 from modified_lisa.model.shards import FileTensor, find_shards, read_headers
-from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
-from modified_lisa.model.vision import VlmTower
+from modified_lisa.model.sources import first_line, not_found, read_config
 
 __all__ = [
     "DTYPES",
@@ -29,7 +29,6 @@ __all__ = [
     "load_parts",
     "load_sam",
     "load_vlm",
-    "tower_of",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -91,17 +90,17 @@ def load_parts(
 def load_vlm(
     config: ModelConfig, device: torch.device, *, with_lm_head: bool = False, verbose: bool | None = None
 ) -> tuple[Any, QuantizationReport]:
-    """``LlavaForConditionalGeneration``, frozen, on ``device``, its language model quantised if asked; and the report.
+    """The VLM (``LlavaForConditionalGeneration``, or its family's), frozen, on ``device``, its language model quantised if asked; and the report.
 
     Parts that ``config`` does not use (the vision tower with the ``sam`` source, ``lm_head`` without
     ``with_lm_head``) are not read, and are None. Raises as `load_parts`.
     """
-    from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+    from transformers import BitsAndBytesConfig
 
     if (original := open_original(config.vlm_name)) is not None:
         source, sizes, given = None, original.vlm_config, lazy_weights(original.vlm_origins)
     else:
-        (source, sizes), given = read_config(config.vlm_name, "--vlm_name", "llava"), None
+        (source, sizes), given = read_config(config.vlm_name, "--vlm_name", "vlm"), None
     # A tied lm_head is the embedding matrix, and files may hold it under either name.
     tied = sizes.tie_word_embeddings or sizes.text_config.tie_word_embeddings
     unused = [] if with_lm_head or tied else ["lm_head"]
@@ -122,7 +121,7 @@ def load_vlm(
         )
     announcer = Announcer(f"VLM {config.vlm_name}", str(config.quantization), options["dtype"], verbose)
     vlm = _from_pretrained(
-        LlavaForConditionalGeneration,
+        family_of(sizes).model_class(),
         source,
         sizes,
         ("--vlm_name", config.vlm_name),
@@ -230,11 +229,3 @@ def _without(kind: Any, modules: list[str]) -> Any:
 
     # transformers looks some things up by the name of the class.
     return type(kind.__name__, (kind,), {"__init__": __init__, "__module__": kind.__module__})
-
-
-def tower_of(vlm: Any) -> VlmTower:
-    """The VLM's vision tower, with the layers that its projector reads."""
-    layer = vlm.config.vision_feature_layer
-    layers = [layer] if isinstance(layer, int) else list(layer)
-    strategy = vlm.config.vision_feature_select_strategy
-    return VlmTower(vlm.model.vision_tower, layers, strategy, class_tokens(vlm.config.vision_config))

@@ -14,9 +14,11 @@ from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
+from modified_lisa.model.answers.prompting import asked_ids, chat_dialogue, chat_follow_up
+from modified_lisa.model.families import family_of
 from modified_lisa.model.inputs import ModelInputs, QueryInputs
 from modified_lisa.model.sizes import sizes_of
-from modified_lisa.model.sources import class_tokens, first_line, not_found, read_config
+from modified_lisa.model.sources import first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
 from modified_lisa.tokens import add_seg_token
@@ -40,6 +42,11 @@ class LisaProcessor:
     ``vocabulary``: rows of the language model's embedding.
     ``mask_side``: cells of a mask's side as the decoder gives it (256 for every published SAM).
     """
+
+    answers = False
+    """Whether the model writes ``<SEG>`` in answers (`ModelConfig.answers`)."""
+    own_seg_token = False
+    """Whether the token of ``<SEG>`` is one of the VLM's own, with rows of its own."""
 
     def __init__(
         self,
@@ -122,7 +129,7 @@ class LisaProcessor:
             is_seg=is_seg,
             segs=segs,
             seg_counts=is_seg.sum(dim=1).tolist(),
-            first_seg=int(segs[1].min()),
+            first_seg=int(segs[1].min()) if segs.numel() else ids.shape[1],
             vlm_pixels=vlm_pixels,
             sam_pixels=sam_pixels,
         )
@@ -186,33 +193,68 @@ class LisaProcessor:
         return self._squares(arrays, frames, self.sam_image, device)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the whole prompt up to its last ``<SEG>``: what follows cannot change a mask."""
+        """Token ids of the whole prompt up to its last ``<SEG>``: what follows cannot change a mask.
+
+        In answer mode ``<SEG>`` stands where such a model writes it, in the answer.
+        """
+        if self.answers:
+            return asked_ids(self, text)
         query = with_seg(text)
         if self.image_token in query:
             raise ConfigError(
                 f"the query contains {self.image_token!r}, which stands for the image; leave it out"
             )
+        prompt = self.render(user_turn(query))
+        ids = self.tokens_of(prompt)
+        if self.seg_token_id not in ids:
+            raise ModelLoadError(f"the VLM's chat template must keep {SEG_TOKEN}; it gave {prompt!r}")
+        ids = self.fill_image(ids)
+        if ids.index(self.image_token_id) > ids.index(self.seg_token_id):
+            raise ModelLoadError(f"the VLM's chat template puts the image after the query: {prompt!r}")
+        return ids[: len(ids) - ids[::-1].index(self.seg_token_id)]
+
+    def dialogue_ids(self, question: str, answer: str = "") -> tuple[list[int], list[int]]:
+        """(tokens of the prompt up to where the answer begins, those of the answer); see `answers.prompting`."""
+        return chat_dialogue(self, question, answer)
+
+    def follow_up_ids(self, question: str) -> list[int]:
+        """Tokens of a further question, from behind the end of the last answer to where its own begins."""
+        return chat_follow_up(self, question)
+
+    def measured_question(self, text: str) -> str:
+        """How a query of a data set is put to a model whose answer is measured."""
+        return text
+
+    def render(self, turns: Sequence[dict[str, object]], *, generation: bool = False) -> str:
+        """A dialogue in the words of the chat template; ``generation``: up to where the assistant begins."""
         try:
-            prompt = self.tokenizer.apply_chat_template(
-                user_turn(query),
+            prompt: str = self.tokenizer.apply_chat_template(
+                turns,
                 chat_template=self.chat_template,
                 tokenize=False,
-                add_generation_prompt=False,
+                add_generation_prompt=generation,
             )
         except Exception as error:  # a template is a program: one for text alone fails as it likes
             raise ModelLoadError(
                 f"the VLM's chat template cannot be used for an image and a text: {first_line(error)}"
             ) from error
+        return prompt
+
+    def tokens_of(self, prompt: str) -> list[int]:
+        """Token ids of a whole prompt; one token stands for the image."""
         begins = self.tokenizer.bos_token
-        ids = self.tokenizer.encode(prompt, add_special_tokens=not (begins and prompt.startswith(begins)))
-        if ids.count(self.image_token_id) != 1 or self.seg_token_id not in ids:
+        ids: list[int] = self.tokenizer.encode(
+            prompt, add_special_tokens=not (begins and prompt.startswith(begins))
+        )
+        return ids
+
+    def fill_image(self, ids: list[int]) -> list[int]:
+        """As many image tokens as the image has, in the place of the one. ModelLoadError for foreign tokens."""
+        if ids.count(self.image_token_id) != 1:
             raise ModelLoadError(
-                f"the VLM's chat template must give one {self.image_token!r} and keep {SEG_TOKEN}; it gave {prompt!r}"
+                f"the VLM's chat template must give one {self.image_token!r}; it gave {self.tokenizer.decode(ids)!r}"
             )
-        end = len(ids) - ids[::-1].index(self.seg_token_id)
         place = ids.index(self.image_token_id)
-        if place > ids.index(self.seg_token_id):
-            raise ModelLoadError(f"the VLM's chat template puts the image after the query: {prompt!r}")
         others = (token for token in ids if token not in (self.image_token_id, self.seg_token_id))
         largest = max(others, default=0)
         if largest >= self.vocabulary:
@@ -220,7 +262,7 @@ class LisaProcessor:
                 f"the VLM's tokenizer gives token {largest} ({self.tokenizer.convert_ids_to_tokens(largest)!r}), and its "
                 f"language model has rows for 0 to {self.vocabulary - 1}; they do not belong together"
             )
-        return ids[:place] + [self.image_token_id] * self.image_tokens + ids[place + 1 : end]
+        return ids[:place] + [self.image_token_id] * self.image_tokens + ids[place + 1 :]
 
     @staticmethod
     def _squares(
@@ -248,28 +290,25 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
     With ``random_init`` their sizes come from `sizes_of`, whose tokenizer stands in where there is none.
     Raises ModelLoadError for files that are missing or of another kind of model.
     """
-    from transformers import AutoProcessor
-
     if config.protocol == "lisa":
         from modified_lisa.model.original_lisa.building import build_protocol_processor
 
         return build_protocol_processor(config)
     read = sizes_of if random_init else read_config
-    source, vlm_config = read(config.vlm_name, "--vlm_name", "llava")
+    source, vlm_config = read(config.vlm_name, "--vlm_name", "llava" if random_init else "vlm")
+    family = family_of(vlm_config)
     try:
-        processor = AutoProcessor.from_pretrained(source)
+        tokenizer, template = family.tokenizer(source)
     except (OSError, ValueError) as error:
         raise ModelLoadError(not_found(config.vlm_name, "--vlm_name", error, "its processor")) from error
     except ImportError as error:  # a tokenizer without tokenizer.json needs sentencepiece
         raise ModelLoadError(f"--vlm_name {config.vlm_name}: {first_line(error)}") from error
-    tokenizer = processor.tokenizer
     image_token_id = int(vlm_config.image_token_id)
     image_token = tokenizer.convert_ids_to_tokens(image_token_id)
     if not image_token:
         raise ModelLoadError(
             f"--vlm_name {config.vlm_name}: its image token has the id {image_token_id}, which its tokenizer does not have"
         )
-    template = processor.chat_template or tokenizer.chat_template
     if not template:
         warnings.warn(
             f"--vlm_name {config.vlm_name} has no chat template; LLaVA-1.5's is used (put chat_template.jinja "
@@ -278,10 +317,8 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         )
         template = CHAT_TEMPLATE.replace("<image>", image_token)
     vision = vlm_config.vision_config
-    image_tokens = (vision.image_size // vision.patch_size) ** 2
-    if config.vision_source != "sam":
-        # "default" drops the first token, be it a class token or, as SigLIP has none, a patch.
-        image_tokens += class_tokens(vision) - (vlm_config.vision_feature_select_strategy == "default")
+    by_sam = config.vision_source == "sam"
+    image_tokens = family.projector_input(vlm_config)[0] ** 2 if by_sam else family.image_tokens(vlm_config)
     sam_source, sam_config = read(config.sam_name, "--sam_name", "sam")
     sam_vision, sam_prompt = sam_config.vision_config, sam_config.prompt_encoder_config
     grid = sam_prompt.image_size // sam_prompt.patch_size
@@ -308,6 +345,7 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         vlm_image=vlm_image,
         sam_image=sam_image,
     )
+    built.answers = config.answers
     built.encode(
         "segmentation mask"
     )  # a template or a tokenizer that cannot work is found before the weights

@@ -10,7 +10,7 @@ from modified_lisa.model.prefix import Keys, block_mask, run_prefix, run_rest
 if TYPE_CHECKING:
     from modified_lisa.model.lisa import ModifiedLISA
 
-__all__ = ["ImageState", "answer", "read_image"]
+__all__ = ["ImageState", "answer", "embed_words", "read_image"]
 
 
 class ImageState(NamedTuple):
@@ -41,10 +41,18 @@ class ImageState(NamedTuple):
 def read_image(model: "ModifiedLISA", inputs: ModelInputs) -> ImageState:
     """Encode the image of ``inputs`` (`LisaProcessor.prefix`) and read the prompt up to its end."""
     with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-        encoding = model.vision(inputs.vlm_pixels, inputs.sam_pixels)
+        encoding = model.vision.encode(inputs)
         return ImageState(
             run_prefix(model.language_model, model.embed(encoding.tokens, inputs)), encoding.embedding
         )
+
+
+def embed_words(model: "ModifiedLISA", ids: torch.Tensor, is_seg: torch.Tensor | None = None) -> torch.Tensor:
+    """Embeddings (B, R, Dl) of tokens (B, R) that are words or ``<SEG>``; ``is_seg``: which, if known."""
+    if is_seg is None:
+        is_seg = ids == model.processor.seg_token_id
+    embedding = model.language_model.get_input_embeddings()
+    return model.seg_embedding(embedding(ids.masked_fill(is_seg, 0)), is_seg)
 
 
 def answer(
@@ -56,9 +64,7 @@ def answer(
     go on after the image's.
     """
     with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-        embedding = model.language_model.get_input_embeddings()
-        embeds = embedding(queries.input_ids.masked_fill(queries.is_seg, 0))
-        embeds = model.seg_embedding(embeds, queries.is_seg)
+        embeds = embed_words(model, queries.input_ids, queries.is_seg)
         prefix = state.keys.length
         hidden = run_rest(
             model.language_model,

@@ -22,17 +22,26 @@ def resolve_name(name: str, part: str) -> str:
 
 
 def read_config(name: str, flag: str, kind: str) -> tuple[str, Any]:
-    """The folder or hub name to read from, and its transformers configuration, checked to be of ``kind``."""
+    """The folder or hub name to read from, and its transformers configuration.
+
+    It is checked to be of ``kind``: a ``model_type``, or ``vlm`` for any of `families.FAMILIES`.
+    """
     from transformers import AutoConfig
+
+    from modified_lisa.model.families import FAMILIES, register_families
+
+    register_families()
 
     source = resolve_name(name, flag.removeprefix("--").removesuffix("_name"))
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ModelLoadError(not_found(name, flag, error)) from error
-    if config.model_type != kind:
+    kinds = tuple(FAMILIES) if kind == "vlm" else (kind,)
+    if config.model_type not in kinds:
         raise ModelLoadError(
-            f"{flag} {name} is a model of type {config.model_type!r}; this package reads {kind!r} models there"
+            f"{flag} {name} is a model of type {config.model_type!r}; this package reads "
+            f"{' and '.join(map(repr, kinds))} models there"
         )
     return source, config
 

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.model.bridge import BRIDGES, default_layers
+from modified_lisa.model.inputs import ModelInputs
 
 __all__ = ["DualVision", "Encoding", "Features", "SamVision", "VisionSource", "VlmTower", "VlmVision"]
 
@@ -46,8 +48,13 @@ class VisionSource(nn.Module):
         """Args: float32 (B, 3, S, S) of each encoder that the source runs, None for the other."""
         return self.trained(self.frozen(vlm_pixels, sam_pixels))
 
+    def encode(self, inputs: ModelInputs) -> Encoding:
+        """`forward` of ``inputs``; of their features, if they have them."""
+        return self.trained(inputs.features or self.frozen(inputs.vlm_pixels, inputs.sam_pixels))
+
     def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
-        """The encoders' part, which no training changes and no gradient enters; arguments as ``forward``."""
+        """The encoders' part, which no training changes and no gradient enters (unless the tower trains, see
+        `VlmTower`: then its features are not to be kept); arguments as ``forward``."""
         raise NotImplementedError
 
     def trained(self, features: Features) -> Encoding:
@@ -69,7 +76,12 @@ def absolute_layers(layers: Sequence[int], depth: int, flag: str) -> tuple[int, 
 
 
 class VlmTower(nn.Module):
-    """A frozen CLIP-like tower that gives up its hidden states in one pass.
+    """A CLIP-like tower that gives up its hidden states in one pass. Other kinds of tower derive from it
+    (`families.assembled.StageTower`): they set the attributes below and override `states`,
+    `tokens` and `patches`.
+
+    Attributes: ``tower``, the encoder; ``depth``, its last hidden state; ``widths``, Dv of each hidden state;
+    ``feature_layers``, those that the projector reads; ``trains``, whether it gets gradients.
 
     Args:
         tower: ``LlavaForConditionalGeneration.model.vision_tower``.
@@ -85,22 +97,40 @@ class VlmTower(nn.Module):
                 f"vision_feature_select_strategy {strategy!r} is neither 'default' nor 'full'"
             )
         self.tower = tower.requires_grad_(False)
-        self.dtype: torch.dtype = tower.dtype
-        self.width = int(tower.config.hidden_size)
+        self.trains = False
         self.depth = int(tower.config.num_hidden_layers)
+        self.widths: tuple[int, ...] = (int(tower.config.hidden_size),) * (self.depth + 1)
         self.feature_layers = absolute_layers(feature_layers, self.depth, "vision_feature_layer")
         self.first_read = 0 if strategy == "full" else 1
         self.class_tokens = class_tokens
 
-    @torch.no_grad()
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = next(self.tower.parameters()).dtype
+        return dtype
+
+    @property
+    def bridge_layers(self) -> dict[str, tuple[int, ...]]:
+        """Name of a bridge -> the layers that it reads where the configuration leaves it open."""
+        return {name: default_layers(name, max(self.feature_layers)) for name in BRIDGES}
+
     def forward(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
-        """One pass: the hidden states (B, class tokens + P, Dv) of ``layers``."""
-        states = self.tower(pixels.to(self.dtype), output_hidden_states=True).hidden_states
+        """One pass: the hidden states of ``layers``, with gradients only if the tower trains."""
+        with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
+            return self.states(pixels.to(self.dtype), layers)
+
+    def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
+        """`forward`, for pixels in the tower's precision: (B, class tokens + P, Dv) each."""
+        states = self.tower(pixels, output_hidden_states=True).hidden_states
         return tuple(states[layer] for layer in layers)
 
     def tokens(self, states: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """What the projector reads, of the hidden states by layer; `feature_layers` must be among them."""
         return torch.cat([states[layer] for layer in self.feature_layers], dim=-1)[:, self.first_read :]
+
+    def patches(self, state: torch.Tensor) -> torch.Tensor:
+        """The patch features (B, P, Dv) of a hidden state, which a bridge reads."""
+        return state[:, self.class_tokens :]
 
 
 class VlmVision(VisionSource):
@@ -113,7 +143,7 @@ class VlmVision(VisionSource):
 
     def __init__(self, tower: VlmTower, bridge: nn.Module, bridge_layers: Sequence[int]) -> None:
         super().__init__()
-        self.encoder = tower
+        self.encoder: VlmTower = tower
         self.bridge = bridge
         self.bridge_layers = absolute_layers(bridge_layers, tower.depth, "--bridge_layers")
         self.layers = tuple(sorted({*tower.feature_layers, *self.bridge_layers}))
@@ -130,9 +160,8 @@ class VlmVision(VisionSource):
     def embedding(self, features: Features) -> torch.Tensor:
         """Only what the mask decoder reads, float32 (B, C, h, w)."""
         states = dict(zip(self.layers, features, strict=True))
-        first = self.encoder.class_tokens
         embedding: torch.Tensor = self.bridge(
-            [states[layer][:, first:].float() for layer in self.bridge_layers]
+            [self.encoder.patches(states[layer]).float() for layer in self.bridge_layers]
         )
         return embedding
 
@@ -174,14 +203,14 @@ class DualVision(VisionSource):
     def __init__(self, tower: VlmTower, encoder: Any) -> None:
         super().__init__()
         self.dtype: torch.dtype = encoder.dtype
-        self.encoder = tower
+        self.encoder: VlmTower = tower
         self.sam_encoder = encoder.requires_grad_(False)
 
-    @torch.no_grad()
     def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         assert vlm_pixels is not None
         assert sam_pixels is not None
-        embedding = self.sam_encoder(sam_pixels.to(self.dtype)).last_hidden_state
+        with torch.no_grad():
+            embedding = self.sam_encoder(sam_pixels.to(self.dtype)).last_hidden_state
         return *self.encoder(vlm_pixels, self.encoder.feature_layers), embedding
 
     def trained(self, features: Features) -> Encoding:

@@ -26,6 +26,8 @@ EXPLAINED = {
     "2021): how well the edges fit, which mIoU hardly shows for large masks.",
     "N_acc": "Of the samples where nothing in the image answers the query, the share that got an empty mask (GRES).",
     "T_acc": "Of the samples that have a target, the share that got a mask with at least one pixel (GRES).",
+    "SEG_rate": "The share of the answers in which the model wrote a <SEG>, so that there is a mask. Only where answers "
+    "were generated; without a target the right answer has none.",
 }
 """What each of `METRICS` means, for readers who meet it for the first time."""
 HEADINGS = {

@@ -31,6 +31,8 @@ def write_results(
     result: Mapping[str, Any],
     segmenter: "Segmenter",
     samples: SampleSource,
+    *,
+    name: str | None = None,
 ) -> list[Path]:
     """Write ``evaluation_SPLIT.json``, ``results_SPLIT.jsonl``, ``overlays_SPLIT.png`` and ``report_SPLIT.html``.
 
@@ -38,8 +40,10 @@ def write_results(
         about: facts for the JSON and the head of the page; ``split`` and ``checkpoint`` must be among them.
         result: what `EvaluationResult.to_dict` gives for ``samples``, in their order.
         segmenter: answers the few samples that are shown once more.
+        name: in the files' names in the place of SPLIT; None: the split.
     """
     folder, split = Path(folder), about["split"]
+    name = name or split
     records = result["records"]
     shown = [samples[index] for index in fixed_choice(len(records))]
     title = f"{split}: {about['checkpoint']}"
@@ -48,10 +52,10 @@ def write_results(
         for heading, chosen in choose_examples(records).items()
     ]
     return [
-        write_json(folder / f"evaluation_{split}.json", {**about, **result}),
-        write_json_lines(folder / f"results_{split}.jsonl", records),
-        overlay_sheet(folder / f"overlays_{split}.png", segmenter, shown, title=title),
-        write_page(folder / f"report_{split}.html", about, result, galleries),
+        write_json(folder / f"evaluation_{name}.json", {**about, **result}),
+        write_json_lines(folder / f"results_{name}.jsonl", records),
+        overlay_sheet(folder / f"overlays_{name}.png", segmenter, shown, title=title),
+        write_page(folder / f"report_{name}.html", about, result, galleries),
     ]
 
 

@@ -13,7 +13,7 @@ BINS = 10
 
 
 def calibration(records: Sequence[Mapping[str, Any]], bins: int = BINS) -> dict[str, Any]:
-    """Compare ``iou_prediction`` with ``iou`` over records.
+    """Compare ``iou_prediction`` with ``iou`` over the records that have one.
 
     Predictions are clipped to 0..1, as users see them, and sorted into ``bins`` of equal width.
 
@@ -24,11 +24,16 @@ def calibration(records: Sequence[Mapping[str, Any]], bins: int = BINS) -> dict[
         ``correlation``: Pearson's, of predicted and measured; None if either is constant.
         ``bins``: for each that is not empty ``low``, ``high``, ``count``, mean ``predicted``, mean ``measured``.
 
+    All None and no bin where no record has a prediction.
+
     Raises:
         DataError: no record.
     """
     if not records:
         raise DataError("there is no record to calibrate against; measure at least one sample")
+    records = [record for record in records if record["iou_prediction"] is not None]
+    if not records:
+        return {"ECE": None, "bias": None, "correlation": None, "bins": []}
     predicted = np.clip([float(record["iou_prediction"]) for record in records], 0, 1)
     measured = np.array([float(record["iou"]) for record in records])
     # A small excess keeps what was computed as 0.3 in 32 bits, a little below 0.3, in the bin that starts there.

@@ -78,8 +78,13 @@ METRICS: dict[str, Metric] = {
         lambda r: float(not r["target_empty"]),
         "share of the samples with a target whose mask is not empty (GRES)",
     ),
+    "SEG_rate": Metric(
+        lambda r: float(r.get("seg_emitted", False)),
+        lambda r: float("seg_emitted" in r),
+        "share of the answers in which the model wrote a <SEG> (generated protocol)",
+    ),
 }
-"""Names and meanings. Another rate, such as that of answers that hold a ``<SEG>``, is one more entry."""
+"""Names and meanings. Another rate is one more entry."""
 
 
 @dataclass(frozen=True)

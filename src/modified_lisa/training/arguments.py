@@ -58,13 +58,16 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         bridge_layers=values.bridge_layers,
         train_mask_decoder=values.train_mask_decoder,
         train_projector=values.train_projector,
+        train_vision=values.train_vision,
         lora_r=values.lora_r,
         lora_alpha=values.lora_alpha,
         lora_dropout=values.lora_dropout,
     )
     return TrainingConfig(
         model=model,
-        loss=LossWeights(bce=values.bce_weight, dice=values.dice_weight, iou=values.iou_weight),
+        loss=LossWeights(
+            bce=values.bce_weight, dice=values.dice_weight, iou=values.iou_weight, ce=values.ce_weight
+        ),
         data_dir=values.data_dir,
         dataset=values.dataset,
         split_by=values.split_by,
@@ -72,6 +75,7 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         max_train_samples=values.max_train_samples,
         max_val_samples=values.max_val_samples,
         skip_bad_samples=values.skip_bad_samples,
+        no_target_answer=values.no_target_answer,
         epochs=values.epochs,
         batch_size=values.batch_size,
         gradient_accumulation_steps=values.gradient_accumulation_steps,
@@ -189,6 +193,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _flag(group, "--train_mask_decoder", "train SAM's mask decoder too")
     _flag(group, "--train_projector", "train the VLM's projector too")
+    _flag(group, "--train_vision", "train the VLM's vision tower too")
     add("--lora_r", int, _MODEL.lora_r, "rank of LoRA on the language model's q_proj and v_proj; 0: off")
     add("--lora_alpha", float, None, "scale of LoRA; none: twice the rank")
     add("--lora_dropout", float, _MODEL.lora_dropout, "dropout of LoRA's input while training")
@@ -218,6 +223,8 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(group)
     add("--max_train_samples", int, None, "use only the first N training samples", metavar="N")
     add("--max_val_samples", int, None, "use only the first N validation samples", metavar="N")
+    nothing = "with --ce_weight: what to answer where nothing in the image answers the query"
+    add("--no_target_answer", str, _RUN.no_target_answer, nothing, metavar="TEXT")
     _flag(
         group,
         "--skip_bad_samples",
@@ -263,6 +270,8 @@ def _loss_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bce_weight", float, _LOSS.bce, "weight of the binary cross-entropy")
     add("--dice_weight", float, _LOSS.dice, "weight of the Dice loss")
     add("--iou_weight", float, _LOSS.iou, "weight of the IoU loss")
+    words = "weight of the answer's words (cross-entropy); above 0: the model learns to answer, see docs/answers.md"
+    add("--ce_weight", float, _LOSS.ce, words)
 
 
 def _output_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,9 +16,10 @@ from modified_lisa.benchmark.measure import (
     time_calls,
 )
 from modified_lisa.config import TrainingConfig
+from modified_lisa.data.answers import AnswerWriter
 from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batches
 from modified_lisa.errors import DataError
-from modified_lisa.evaluation import TERMS, EvaluationResult, evaluate
+from modified_lisa.evaluation import EvaluationResult, evaluate
 from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.checkpoint import save_checkpoint
@@ -36,7 +37,11 @@ TIMED_SAMPLES = 10
 
 
 class Trainer:
-    """One run over a train and a val set. ``model`` is a `ModifiedLISA` on ``accelerator``'s device; ``cache`` its features."""
+    """One run over a train and a val set. ``model`` is a `ModifiedLISA` on ``accelerator``'s device.
+
+    ``explanations``: of images of the train set, for a training in answer mode; see `AnswerWriter`.
+    ``cache``: the model's features of images.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Trainer:
         model: Any,
         train_set: SampleSource,
         val_set: SampleSource,
+        explanations: dict[str, str] | None = None,
         cache: FeatureCache | None = None,
     ) -> None:
         for split, samples in (("train", train_set), ("val", val_set)):
@@ -57,8 +63,8 @@ class Trainer:
         self.epoch_steps = self.layout.steps(len(train_set))
         self.total_steps = self.epoch_steps * config.epochs
         self.stepper = Stepper(model, config, accelerator)
+        self.explanations = explanations or {}
         self.cache = cache
-        self.collator = Collator(model.processor, None if cache is None else cache.store)
         self.checkpoints = Path(config.checkpoint_dir)
         self.identity = resume.identity(config, self.layout, {"train": train_set.names, "val": val_set.names})
         parameters = model.describe_parameters()
@@ -144,17 +150,17 @@ class Trainer:
         loaded = load_batches(
             self.train_set,
             flat,
-            self.collator,
+            self._collator(epoch),
             num_workers=self.config.num_workers,
             complete=None if self.cache is None else self.cache.complete,
         )
         metrics = SegmentationMetrics()
-        sums = dict.fromkeys(TERMS, 0.0)
+        sums = dict.fromkeys(self.stepper.terms, 0.0)
         iou, seen = 0.0, 0
         for number, planned in enumerate(plan, start=(epoch - 1) * self.epoch_steps):
             rate = self._rate(number)
             result = self.stepper.step(_take(loaded, len(planned.batches)), planned.samples, rate, metrics)
-            for term in TERMS:
+            for term in self.stepper.terms:
                 sums[term] += result.sums[term]
             iou, seen = iou + result.iou, seen + planned.samples
             shown = {"loss": sums["loss"] / seen, "mIoU": iou / seen, "lr": rate, "grad_norm": result.norm}
@@ -166,6 +172,13 @@ class Trainer:
                 )
         means = {term: total / seen for term, total in sums.items()}
         return _ordered({**means, **self._gathered(metrics).compute()})
+
+    def _collator(self, epoch: int) -> Collator:
+        """In answer mode, every epoch words its questions and answers anew."""
+        config, writer = self.config, None
+        if config.loss.ce > 0:
+            writer = AnswerWriter(config.seed, epoch, config.no_target_answer, self.explanations)
+        return Collator(self.model.processor, writer, store=None if self.cache is None else self.cache.store)
 
     def _validate(self) -> dict[str, float]:
         result: EvaluationResult = evaluate(

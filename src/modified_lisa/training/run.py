@@ -9,6 +9,7 @@ import torch
 
 from modified_lisa.benchmark.measure import reset_peak_memory
 from modified_lisa.config import TrainingConfig
+from modified_lisa.data.answers import read_explanations
 from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import DataError
 from modified_lisa.model.checkpoint import read_pretrained
@@ -35,6 +36,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     try:
         # Data before the model: what is wrong with it is known in seconds; a model may take minutes to load.
         sets = _open(config, accelerator.print)
+        explained = config.loss.ce > 0 and config.dataset == "reasonseg"
+        explanations = read_explanations(config.data_dir) if explained else {}
         seed_everything(config.seed)
         reset_peak_memory(accelerator.device)
         # Read first: what is wrong with it is known before a model is loaded.
@@ -49,7 +52,9 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         accelerator.print(capture_frozen_parts(model))
         with deterministic():
             cache = _open_cache(config, accelerator, model, sets)
-            return Trainer(config, accelerator, model, sets["train"], sets["val"], cache).run()
+            return Trainer(
+                config, accelerator, model, sets["train"], sets["val"], explanations=explanations, cache=cache
+            ).run()
     finally:
         accelerator.end_training()
 

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.collate import Batch
 from modified_lisa.errors import ModifiedLISAError, TrainingError
-from modified_lisa.evaluation import TERMS, raise_together, score_batch
+from modified_lisa.evaluation import raise_together, score_batch, terms_of
 from modified_lisa.metrics import SegmentationMetrics
 
 __all__ = ["StepResult", "Stepper", "learning_rate"]
@@ -42,7 +42,7 @@ class StepResult:
     """What one step did, over all processes."""
 
     sums: dict[str, float]
-    """The sum over the step's samples of each of `TERMS`."""
+    """The sum over the step's samples of each of `terms_of` the loss weights."""
     iou: float
     """The sum of their IoU."""
     norm: float
@@ -56,6 +56,7 @@ class Stepper:
 
     def __init__(self, model: Any, config: TrainingConfig, accelerator: Accelerator) -> None:
         self.model, self.config, self.accelerator = model, config, accelerator
+        self.terms = terms_of(config.loss)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise TrainingError("no weight of this model is set to train")
@@ -86,7 +87,7 @@ class Stepper:
         gradient is not finite; DataError if a sample cannot be used.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        sums = dict.fromkeys((*TERMS, "iou"), 0.0)
+        sums = dict.fromkeys((*self.terms, "iou"), 0.0)
         names: list[str] = []
         problem: ModifiedLISAError | None = None
         try:
@@ -117,8 +118,8 @@ class Stepper:
         total = (scores.losses["loss"] + scores.losses["iou_prediction"]).sum() / samples
         self.scaler.scale(total).backward()
         # One transfer for all terms; in double precision on the CPU, because not every device has it.
-        values = torch.stack([scores.losses[term].detach() for term in TERMS]).cpu().double().sum(dim=1)
-        for term, value in zip(TERMS, values.tolist(), strict=True):
+        values = torch.stack([scores.losses[term].detach() for term in self.terms]).cpu().double().sum(dim=1)
+        for term, value in zip(self.terms, values.tolist(), strict=True):
             sums[term] += value
         sums["iou"] += sum(mask.iou for mask in scores.metrics.scores)
         metrics.merge(scores.metrics)

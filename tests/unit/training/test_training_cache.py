@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from factory import picture, tiny_model
-from modified_lisa.config import TrainingConfig
+from modified_lisa.config import LossWeights, ModelConfig, TrainingConfig
+from modified_lisa.data.collate import Collator
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError
 from modified_lisa.evaluation import evaluate
@@ -64,7 +65,7 @@ def count_encodings(model: Any) -> list[int]:
 
 
 def run(folder: Path, source: str = "vlm", cache_dir: Path | None = None, **options: Any) -> Any:
-    model = tiny_model(vision_source=source)
+    model = tiny_model(vision_source=source, **options.pop("model_options", {}))
     cache = None
     if cache_dir is not None:
         cache = FeatureCache(model, cache_dir, limit_gb=options.pop("limit_gb", None))
@@ -78,7 +79,7 @@ def run(folder: Path, source: str = "vlm", cache_dir: Path | None = None, **opti
         checkpoint_dir=str(folder / "checkpoints"),
         **options,
     )
-    trainer = Trainer(config, Accelerator(cpu=True), model, Pictures(3), Pictures(1, "val"), cache)
+    trainer = Trainer(config, Accelerator(cpu=True), model, Pictures(3), Pictures(1, "val"), cache=cache)
     history = trainer.run()
     for record in history["epochs"]:
         del record["seconds"]
@@ -97,6 +98,33 @@ def test_the_same_bits_with_and_without_and_no_encoding_on_hits(tmp_path: Path, 
     for name, value in weights.items():
         assert torch.equal(value, cold_weights[name])
         assert torch.equal(value, warm_weights[name])
+
+
+@pytest.mark.parametrize("source", ["vlm", "sam"])
+def test_the_same_bits_in_answer_mode(tmp_path: Path, source: str) -> None:
+    options: dict[str, Any] = {"loss": LossWeights(ce=1.0), "model_options": {"answers": True}}
+    plain, weights, _ = run(tmp_path / "plain", source, **options)
+    cold, _, calls = run(tmp_path / "cold", source, tmp_path / "cache", **options)
+    assert sum(calls) == 4, "each of four images once"
+    warm, warm_weights, calls = run(tmp_path / "warm", source, tmp_path / "cache", **options)
+    assert calls == []
+    assert plain == cold == warm
+    assert "ce" in plain[0]["train"]
+    assert all(torch.equal(value, warm_weights[name]) for name, value in weights.items())
+
+
+def test_questions_are_answered_from_kept_features(tmp_path: Path) -> None:
+    model = tiny_model(answers=True)
+    cache = FeatureCache(model, tmp_path / "cache")
+    cache.announce(1)
+    made = Collator(model.processor, asks=True)([Pictures(1)[0]])
+    cache.complete(Collator(model.processor, asks=True, store=cache.store)([Pictures(1)[0]]))
+    kept = Collator(model.processor, asks=True, store=cache.store)([Pictures(1)[0]])
+    assert kept.inputs.vlm_pixels is None
+    calls = count_encodings(model)
+    found = model.generate(kept.inputs, max_new_tokens=4)
+    assert calls == []
+    assert torch.equal(found.sequences, model.generate(made.inputs, max_new_tokens=4).sequences)
 
 
 def test_larger_batches_and_workers_do_not_depend_on_what_was_there(tmp_path: Path) -> None:
@@ -259,3 +287,10 @@ def test_flags_that_do_not_go_together() -> None:
         TrainingConfig(cache_limit_gb=3)
     with pytest.raises(ConfigError, match="--cache_limit_gb is 0"):
         TrainingConfig(cache_dir="x", cache_limit_gb=0)
+    with pytest.raises(ConfigError, match="--train_vision trains one"):
+        TrainingConfig(cache_dir="x", model=ModelConfig(train_vision=True))
+
+
+def test_features_of_an_encoder_that_trains_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="train without a cache"):
+        run(tmp_path, cache_dir=tmp_path / "cache", model_options={"train_vision": True})

@@ -17,6 +17,7 @@ import torch
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import resize_image
+from modified_lisa.model.answers.prompting import split_answer
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.original_lisa.vocabulary import IM_END, IM_START, IMAGE, SEG
 from modified_lisa.model.processor import ImageSpec, LisaProcessor
@@ -38,6 +39,7 @@ _ASKS = re.compile(
     r"locate|highlight|identify|output|give|point|mark|tell)\b",
     re.IGNORECASE,
 )
+_MARKS = re.compile(rf"\s*(?:{re.escape(SEG_TOKEN)}|{re.escape(SEG)})")
 
 
 def is_sentence(query: str) -> bool:
@@ -58,15 +60,22 @@ def prompt_parts(query: str, *, start_end: bool = True) -> tuple[str, str]:
     Each ``<SEG>`` of the query, or one if it has none, is a ``[SEG]`` of the answer: ``[SEG] and [SEG].``
     """
     with_seg(query)  # its words about what is no query
-    marks = re.compile(rf"\s*(?:{re.escape(SEG_TOKEN)}|{re.escape(SEG)})")
-    masks = max(1, len(marks.findall(query)))
-    text = marks.sub("", query).strip()
+    masks = max(1, len(_MARKS.findall(query)))
+    before, behind = question_parts(asked(query), start_end=start_end)
+    return before, f"{behind} {' and '.join([SEG] * masks)}.</s>"
+
+
+def asked(query: str) -> str:
+    """A query without ``<SEG>``, in the words in which the original asks for its mask."""
+    text = _MARKS.sub("", query).strip()
     question = text if is_sentence(_like(query, text)) else f"What is {text} in this image?"
+    return f"{question} Please output segmentation mask."
+
+
+def question_parts(question: str, *, start_end: bool = True) -> tuple[str, str]:
+    """The prompt before and behind the image, up to where the answer begins; the question as it stands."""
     before, behind = (IM_START, IM_END) if start_end else ("", "")
-    return (
-        f"{SYSTEM} USER: {before}",
-        f"{behind}\n {question} Please output segmentation mask. ASSISTANT: {' and '.join([SEG] * masks)}.</s>",
-    )
+    return f"{SYSTEM} USER: {before}", f"{behind}\n {question} ASSISTANT:"
 
 
 def _like(query: str, text: str) -> str:
@@ -148,14 +157,7 @@ class ProtocolProcessor(LisaProcessor):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the prompt up to its last ``[SEG]``; the image's place is filled."""
-        if self.tokenizer is None:
-            raise ModelLoadError(
-                f"{self.name} came without a tokenizer, so that it cannot read words: put tokenizer.model (or "
-                "tokenizer.json) and added_tokens.json into the checkpoint's folder and import it again, or import it "
-                "with --tokenizer; processor.from_tensors takes token ids"
-            )
-        if any(token in text for token in (IMAGE, IM_START, IM_END)):
-            raise ConfigError(f"the query contains {IMAGE}, {IM_START} or {IM_END}; leave it out")
+        self._check_words(text)
         before, behind = prompt_parts(text, start_end=self.start_end)
         ids = self.tokenizer.encode(before)
         place = len(ids)
@@ -166,6 +168,40 @@ class ProtocolProcessor(LisaProcessor):
                 f"{self.name}: its tokenizer does not make {SEG} the token {self.seg_token_id}"
             )
         return ids[: len(ids) - ids[::-1].index(self.seg_token_id)]
+
+    own_seg_token = True
+
+    def dialogue_ids(self, question: str, answer: str = "") -> tuple[list[int], list[int]]:
+        """As the original's: a question as it stands, ``ASSISTANT:``, the answer."""
+        self._check_words(question)
+        before, behind = question_parts(question, start_end=self.start_end)
+        head = [*self.tokenizer.encode(before), *[self.image_token_id] * self.image_tokens]
+        if not answer:
+            return head + self._behind(behind), []
+        tail, said = split_answer(self._behind, behind, answer.replace(SEG_TOKEN, SEG))
+        return head + tail, said
+
+    def follow_up_ids(self, question: str) -> list[int]:
+        """LLaVA-v1's turns: an answer ends in ``</s>``, and the next one follows at once."""
+        self._check_words(question)
+        return self._behind(f"USER: {question} ASSISTANT:")
+
+    def measured_question(self, text: str) -> str:
+        return asked(text)
+
+    def _check_words(self, text: str) -> None:
+        if self.tokenizer is None:
+            raise ModelLoadError(
+                f"{self.name} came without a tokenizer, so that it cannot read words: put tokenizer.model (or "
+                "tokenizer.json) and added_tokens.json into the checkpoint's folder and import it again, or import it "
+                "with --tokenizer; processor.from_tensors takes token ids"
+            )
+        if any(token in text for token in (IMAGE, IM_START, IM_END)):
+            raise ConfigError(f"the query contains {IMAGE}, {IM_START} or {IM_END}; leave it out")
+
+    def _behind(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text)[1:]  # without its <s>
+        return ids
 
     def vlm_squares(
         self, arrays: list[np.ndarray], frames: list[Frame], device: torch.device | None = None
