@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
 from modified_lisa.model.answers.prompting import asked_ids, chat_dialogue, chat_follow_up
 from modified_lisa.model.families import family_of
+from modified_lisa.model.image_spec import ImageSpec, read_image_spec
 from modified_lisa.model.inputs import ModelInputs, QueryInputs
 from modified_lisa.model.sizes import sizes_of
 from modified_lisa.model.sources import first_line, not_found, read_config
@@ -23,17 +24,7 @@ from modified_lisa.model.tiny import CHAT_TEMPLATE
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
 from modified_lisa.tokens import add_seg_token
 
-__all__ = ["ImageSpec", "LisaProcessor", "build_processor"]
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """How an encoder wants its square image."""
-
-    side: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
+__all__ = ["LisaProcessor", "build_processor"]
 
 
 class LisaProcessor:
@@ -330,9 +321,11 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         )
     vlm_image = sam_image = None
     if config.vision_source in ("vlm", "dual"):
-        vlm_image = _image_spec(source, vision.image_size, "bicubic", "--vlm_name", config.vlm_name)
+        vlm_image = read_image_spec(source, vision.image_size, "bicubic", "--vlm_name", config.vlm_name)
     if config.vision_source in ("sam", "dual"):
-        sam_image = _image_spec(sam_source, sam_vision.image_size, "bilinear", "--sam_name", config.sam_name)
+        sam_image = read_image_spec(
+            sam_source, sam_vision.image_size, "bilinear", "--sam_name", config.sam_name
+        )
     built = LisaProcessor(
         tokenizer,
         chat_template=template,
@@ -350,20 +343,3 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         "segmentation mask"
     )  # a template or a tokenizer that cannot work is found before the weights
     return built
-
-
-def _image_spec(source: str, side: int, interpolation: str, flag: str, name: str) -> ImageSpec:
-    # The settings alone: AutoImageProcessor needs torchvision in some versions of transformers.
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(not_found(name, flag, error, "preprocessor_config.json")) from error
-    statistics = settings.get("image_mean"), settings.get("image_std")
-    if not all(isinstance(values, list) and len(values) == 3 for values in statistics):
-        raise ModelLoadError(
-            f"{flag} {name}: its image processor's settings must hold image_mean and image_std, three numbers each"
-        )
-    mean, std = ((*(float(value) for value in values),) for values in statistics)
-    return ImageSpec(side=int(side), mean=mean, std=std, interpolation=interpolation)  # type: ignore[arg-type]

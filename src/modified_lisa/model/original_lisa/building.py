@@ -9,11 +9,11 @@ import torch
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.model.image_spec import ImageSpec
 from modified_lisa.model.original_lisa.layout import vocabulary_rows
 from modified_lisa.model.original_lisa.protocol import CropSpec, ProtocolProcessor
 from modified_lisa.model.original_lisa.source import OriginalLisa, is_hub_name, open_original, read_json
 from modified_lisa.model.original_lisa.vocabulary import SEG, read_tokenizer
-from modified_lisa.model.processor import ImageSpec
 from modified_lisa.model.sources import class_tokens, read_config
 
 __all__ = ["LISA", "build_protocol_processor", "clip_settings", "protocol_settings", "read_original"]

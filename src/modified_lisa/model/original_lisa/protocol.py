@@ -18,9 +18,10 @@ from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import resize_image
 from modified_lisa.model.answers.prompting import split_answer
+from modified_lisa.model.image_spec import ImageSpec
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.original_lisa.vocabulary import IM_END, IM_START, IMAGE, SEG
-from modified_lisa.model.processor import ImageSpec, LisaProcessor
+from modified_lisa.model.processor import LisaProcessor
 from modified_lisa.prompts import SEG_TOKEN, Query, with_seg
 
 __all__ = ["SAM_MEAN", "SAM_STD", "CropSpec", "ProtocolProcessor", "SamFrame", "is_sentence", "prompt_parts"]
