@@ -9,6 +9,7 @@ import torch
 
 from modified_lisa.model.graphs import Graphs, bucket
 from modified_lisa.model.inputs import ModelInputs, QueryInputs
+from modified_lisa.model.merged import merge_projections
 from modified_lisa.model.reading import ImageState, answer, read_image
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ __all__ = ["GraphRunner", "PlainRunner", "StateHolder"]
 
 LARGEST_BATCH = 16
 """Images of one graph; more are run one graph after another."""
+
+
+ROOM = 128
+"""Tokens of a session's queries that are written behind the image's; longer ones copy the image's first."""
 
 
 class StateHolder:
@@ -71,6 +76,8 @@ class GraphRunner(PlainRunner):
 
     def __init__(self, model: "ModifiedLISA", *, fuse: bool = True) -> None:
         super().__init__(model)
+        if fuse:
+            merge_projections(model.language_model)
         self._forward = Graphs(self._compute, model, fuse=fuse)
         self._answer = Graphs(self._answer_state, model, pool=self._forward.pool, fuse=fuse)
         # What it returns is kept from call to call, so that no other graph may use its memory.
@@ -129,7 +136,7 @@ class GraphRunner(PlainRunner):
     ) -> ImageState:
         none = is_seg.new_zeros((2, 0), dtype=torch.int64)
         inputs = ModelInputs([], ids, self._place, is_seg, none, [0], 0, vlm_pixels, sam_pixels)
-        return read_image(self.model, inputs)
+        return read_image(self.model, inputs, room=ROOM)
 
     def answer(self, holder: StateHolder, queries: QueryInputs) -> tuple[torch.Tensor, torch.Tensor]:
         if self._owner is None or self._owner() is not holder:

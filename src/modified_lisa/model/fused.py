@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from modified_lisa.model.merged import shared_forwards
+
 __all__ = ["fused"]
 
 
@@ -51,7 +53,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def fused(model: nn.Module) -> Iterator[None]:
-    """Within it, norms, rotations and activations that are recognised in ``model`` run as one kernel each.
+    """Within it, norms, rotations and activations that are recognised in ``model`` run as one kernel each, and
+    products that `merge_projections` has merged as one.
 
     Also leaves the causal mask to the attention kernel, instead of writing it out: while a graph is being
     captured, transformers does not trust itself to see that nothing is padded.
@@ -60,10 +63,12 @@ def fused(model: nn.Module) -> Iterator[None]:
         # One version for each kind of layout is wanted, and an error, not silence, beyond any number of them.
         undo.enter_context(torch._dynamo.config.patch(recompile_limit=64))
         for module in model.modules():
-            replacement = _replacement(module)
-            if replacement is not None:
-                module.forward = replacement
-                undo.callback(module.__dict__.pop, "forward", None)
+            replaced = {module: _replacement(module)}
+            replaced |= {getattr(module, name): part for name, part in shared_forwards(module).items()}
+            for target, forward in replaced.items():
+                if forward is not None:
+                    target.forward = forward
+                    undo.callback(target.__dict__.pop, "forward", None)
         for source in {sys.modules[type(module).__module__] for module in model.modules()}:
             if not source.__name__.startswith("transformers.models.llama."):
                 continue

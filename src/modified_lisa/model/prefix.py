@@ -19,14 +19,21 @@ class Keys(NamedTuple):
     """What a language model remembers of its first P tokens."""
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    """Keys and values of each layer, (B, H, P, D)."""
+    """Keys and values of each layer, (B, H, P + room, D)."""
     last: torch.Tensor
     """(B, Dl): the final hidden state of the last token."""
+    room: int = 0
+    """Free places behind the P tokens, into which what follows may be written, instead of copying the P."""
 
     @property
     def length(self) -> int:
         """P."""
-        return self.layers[0][0].shape[2]
+        return self.layers[0][0].shape[2] - self.room
+
+    def part(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the P tokens in ``layer``, (B, H, P, D)."""
+        keys, values = self.layers[layer]
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
     @property
     def nbytes(self) -> int:
@@ -42,18 +49,27 @@ def split_forward(language_model: Any, embeds: torch.Tensor, cut: int) -> torch.
     return run_rest(language_model, embeds[:, cut:], run_prefix(language_model, embeds[:, :cut].detach()))
 
 
-def run_prefix(language_model: Any, embeds: torch.Tensor, into: Keys | None = None) -> Keys:
+def run_prefix(language_model: Any, embeds: torch.Tensor, into: Keys | None = None, room: int = 0) -> Keys:
     """Read ``embeds`` (B, P, Dl), causally; no gradient.
 
     Args:
         into: where to write, instead of making new tensors.
+        room: free places to leave behind them, in new tensors.
     """
+    length = embeds.shape[1]
     layers: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def record(keys: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         if into is not None:
-            for place, given in zip(into.layers[layer], (keys, values), strict=True):
+            for place, given in zip(into.part(layer), (keys, values), strict=True):
                 place.copy_(given)
+        elif room:
+            roomy = [
+                given.new_empty(*given.shape[:2], length + room, given.shape[3]) for given in (keys, values)
+            ]
+            for place, given in zip(roomy, (keys, values), strict=True):
+                place[:, :, :length].copy_(given)
+            layers.append((roomy[0], roomy[1]))
         else:
             layers.append((keys, values))
         return keys, values
@@ -63,7 +79,7 @@ def run_prefix(language_model: Any, embeds: torch.Tensor, into: Keys | None = No
         out = language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
         last = out.last_hidden_state[:, -1]
         if into is None:
-            return Keys(tuple(layers), last)
+            return Keys(tuple(layers), last, room)
         into.last.copy_(last)
         return into
 
@@ -85,9 +101,16 @@ def run_rest(
     if mask is None:
         mask = block_mask(torch.zeros_like(after), keys.length)
 
+    rows, length, end = len(embeds), keys.length, keys.length + embeds.shape[1]
+
     def join(new: torch.Tensor, values: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         # Nothing is kept: the prefix stays as it is for the next query.
-        old = (part.expand(len(embeds), -1, -1, -1) for part in keys.layers[layer])
+        if end <= length + keys.room and len(keys.last) == rows and not torch.is_grad_enabled():
+            both = keys.layers[layer]
+            for place, given in zip(both, (new, values), strict=True):
+                place[:, :, length:end].copy_(given)
+            return both[0][:, :, :end], both[1][:, :, :end]
+        old = (part.expand(rows, -1, -1, -1) for part in keys.part(layer))
         first, second = (torch.cat(pair, dim=2) for pair in zip(old, (new, values), strict=True))
         return first, second
 

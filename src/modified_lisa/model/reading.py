@@ -27,7 +27,7 @@ class ImageState(NamedTuple):
 
     def clone(self) -> "ImageState":
         layers = tuple((k.clone(), v.clone()) for k, v in self.keys.layers)
-        return ImageState(Keys(layers, self.keys.last.clone()), self.embedding.clone())
+        return ImageState(Keys(layers, self.keys.last.clone(), self.keys.room), self.embedding.clone())
 
     def copy_(self, other: "ImageState") -> None:
         """Overwrite in place."""
@@ -38,13 +38,15 @@ class ImageState(NamedTuple):
         return [*(part for pair in self.keys.layers for part in pair), self.keys.last, self.embedding]
 
 
-def read_image(model: "ModifiedLISA", inputs: ModelInputs) -> ImageState:
-    """Encode the image of ``inputs`` (`LisaProcessor.prefix`) and read the prompt up to its end."""
+def read_image(model: "ModifiedLISA", inputs: ModelInputs, room: int = 0) -> ImageState:
+    """Encode the image of ``inputs`` (`LisaProcessor.prefix`) and read the prompt up to its end.
+
+    ``room``: tokens of a query that can be written behind it without copying it.
+    """
     with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
         encoding = model.vision.encode(inputs)
-        return ImageState(
-            run_prefix(model.language_model, model.embed(encoding.tokens, inputs)), encoding.embedding
-        )
+        embeds = model.embed(encoding.tokens, inputs)
+        return ImageState(run_prefix(model.language_model, embeds, room=room), encoding.embedding)
 
 
 def embed_words(model: "ModifiedLISA", ids: torch.Tensor, is_seg: torch.Tensor | None = None) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from modified_lisa.model.fused import fused
 from modified_lisa.model.graphs import Graphs, bucket
+from modified_lisa.model.merged import merge_projections
 from modified_lisa.model.prefix import Keys, run_prefix, run_rest, split_forward
 
 __all__ = ["CapturedSplit", "capture_frozen_parts"]
@@ -28,6 +29,7 @@ class CapturedSplit:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        merge_projections(model.language_model)
         self._keys: Keys | None = None
         self._shape = (0, 0)
         self._prefix = Graphs(self._run_prefix, model)

@@ -103,6 +103,14 @@ def test_all_but_the_bridge_is_the_teachers(folder: Path, whole: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_an_fpn_learns_too(folder: Path, tmp_path: Path) -> None:
+    history = running.distill(settings(folder, tmp_path / "out", bridge="fpn", mask_epochs=1))
+    errors = [record["val"]["embedding_error"] for record in history["epochs"]]
+    assert errors[3] < errors[0]
+    assert ModifiedLISA.from_pretrained(tmp_path / "out", device="cpu").config.bridge == "fpn"
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_stored_targets_are_what_the_teacher_computes(folder: Path, tmp_path: Path) -> None:
     teacher = ModifiedLISA.from_pretrained(folder / "teacher", device="cpu")
     seen: list[Any] = []

@@ -41,7 +41,8 @@ class Conversation:
         self.turns = 0
         self._cache: Any = DynamicCache()
         with torch.inference_mode():
-            for layer, (keys, values) in enumerate(state.keys.layers):
+            for layer in range(len(state.keys.layers)):
+                keys, values = state.keys.part(layer)
                 self._cache.update(keys.clone(), values.clone(), layer)
         self._unread: list[int] = []
         """Tokens of the last answer that were said and not yet read: its end, at least."""

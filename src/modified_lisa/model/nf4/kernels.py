@@ -1,6 +1,6 @@
 """Triton kernels for NF4 matrices, in the order of `packing`. Import only where Triton is.
 
-Three products, W being (N, K) in 4 bit and M the number of tokens:
+Three products, W being (N, K) in 4 bit, M the number of tokens, and STRIDE that of the scales' codes:
 
 - `decode_kernel`: W itself, in 16 bit, for many tokens: a 16-bit product follows. A weight is value * scale in
   float32, then rounded: exactly bitsandbytes' decoding (the kernels are launched without fused multiply-add,
@@ -35,11 +35,12 @@ def _four(a, b, c, d, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _scale(packed_codes, shared, values, offset, rows, block, N, K, inside):
+def _scale(packed_codes, shared, values, offset, rows, block, STRIDE, K, inside):
     """float32 scales of block number ``block`` of the rows."""
-    code = tl.load(packed_codes + block * N + rows, mask=inside, other=0).to(tl.int32)
+    code = tl.load(packed_codes + block * STRIDE + rows, mask=inside, other=0).to(tl.int32)
     number = (rows.to(tl.int64) * (K // 64) + block) // 256
-    return tl.load(values + code) * tl.load(shared + number, mask=inside, other=0.0) + tl.load(offset)
+    scale = tl.load(values + code) * tl.load(shared + number, mask=inside, other=0.0)
+    return scale + tl.load(offset + rows, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -62,7 +63,7 @@ def _values(words, ROWS: tl.constexpr, dtype: tl.constexpr):
 
 @triton.jit
 def decode_kernel(
-    codes, scale_codes, scale_scales, scale_values, offset, out, N, K, ROWS: tl.constexpr,
+    codes, scale_codes, scale_scales, scale_values, offset, out, N, K, STRIDE, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Program (i, g): rows ROWS * i on, pair g of blocks -> out (N, K)."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -75,8 +76,8 @@ def decode_kernel(
         other=0,
     )
     first, second = _values(words, ROWS, tl.float32)
-    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
-    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, STRIDE, K, inside)
+    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, STRIDE, K, inside)
     place = out + rows64[:, None] * K + group * 128 + tl.arange(0, 64)[None]
     tl.store(place, (first * s[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
     tl.store(place + 64, (second * t[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
@@ -102,7 +103,7 @@ def _sum(partial, place, size, SPLIT: tl.constexpr):
 @triton.jit
 def forward_kernel(
     x, codes, scale_codes, scale_scales, scale_values, offset, out, partial, locks,
-    M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr,
+    M, N, K, STRIDE, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Program (i, s): rows ROWS * i on of W, part s of K -> out (M, N) = x (M, K) W^T.
 
@@ -123,15 +124,17 @@ def forward_kernel(
     words = tl.load(word_place + begin * 16, mask=inside[:, None], other=0)
     x_first = tl.load(x_place + begin * 128, mask=real, other=0.0)
     x_second = tl.load(x_place + begin * 128 + 64, mask=real, other=0.0)
-    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * begin, N, K, inside)
-    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * begin + 1, N, K, inside)
+    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * begin, STRIDE, K, inside)
+    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * begin + 1, STRIDE, K, inside)
     for group in tl.range(begin, end, num_stages=1):
         after = tl.minimum(group + 1, groups - 1)
         next_words = tl.load(word_place + after * 16, mask=inside[:, None], other=0)
         next_first = tl.load(x_place + after * 128, mask=real, other=0.0)
         next_second = tl.load(x_place + after * 128 + 64, mask=real, other=0.0)
-        next_s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * after, N, K, inside)
-        next_t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * after + 1, N, K, inside)
+        next_s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * after, STRIDE, K, inside)
+        next_t = _scale(
+            scale_codes, scale_scales, scale_values, offset, rows, 2 * after + 1, STRIDE, K, inside
+        )
         first, second = _values(words, ROWS, x.dtype.element_ty)
         acc += tl.dot(first, x_first) * s[:, None]
         acc += tl.dot(second, x_second) * t[:, None]
@@ -152,7 +155,7 @@ def forward_kernel(
 @triton.jit
 def backward_kernel(
     y, codes, scale_codes, scale_scales, scale_values, offset, out, partial, locks,
-    M, N, K, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr,
+    M, N, K, STRIDE, TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Program (g, s): pair g of columns' blocks of W, part s of its rows -> out (M, K) = y (M, N) W.
 
@@ -173,8 +176,8 @@ def backward_kernel(
     inside = rows < N
     words = tl.load(word_place + rows.to(tl.int64)[:, None] * (K // 8), mask=inside[:, None], other=0)
     given = tl.load(y + tokens[:, None] * N + rows[None], mask=real & inside[None], other=0.0)
-    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
-    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, STRIDE, K, inside)
+    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, STRIDE, K, inside)
     for step in tl.range(begin, end, num_stages=1):
         rows = (step + 1) * ROWS + span
         inside = rows < N
@@ -182,8 +185,10 @@ def backward_kernel(
             word_place + rows.to(tl.int64)[:, None] * (K // 8), mask=inside[:, None], other=0
         )
         next_given = tl.load(y + tokens[:, None] * N + rows[None], mask=real & inside[None], other=0.0)
-        next_s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, N, K, inside)
-        next_t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, N, K, inside)
+        next_s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, STRIDE, K, inside)
+        next_t = _scale(
+            scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, STRIDE, K, inside
+        )
         first, second = _values(words, ROWS, y.dtype.element_ty)
         wide = given.to(tl.float32)
         acc_first = tl.dot((wide * s[None]).to(y.dtype.element_ty), first, acc_first)

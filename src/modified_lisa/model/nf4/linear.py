@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from modified_lisa.model.nf4.packing import BLOCK, GROUP, NF4_VALUES, SCALES, Packed, pack, pack_scales
 
-__all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "use_fast_nf4"]
+__all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "merge_nf4", "use_fast_nf4"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class NF4Linear(nn.Module):
             scale_codes=pack_scales(state.absmax, state.shape[0]),
             scale_scales=state.state2.absmax,
             scale_values=state.state2.code.float(),
-            offset=state.offset.reshape(1).float(),
+            offset=state.offset.reshape(1).float().repeat(state.shape[0]),
         )
         return cls(packed, layer.compute_dtype or state.dtype)
 
@@ -109,7 +110,14 @@ def decode_fast(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
     out = torch.empty(rows, columns, dtype=dtype, device=packed.codes.device)
     grid = (-(-rows // DECODE_ROWS), columns // GROUP)
     decode_kernel[grid](
-        *packed, out, rows, columns, ROWS=DECODE_ROWS, num_warps=DECODE_WARPS, enable_fp_fusion=False
+        *packed,
+        out,
+        rows,
+        columns,
+        packed.scale_codes.stride(0),
+        ROWS=DECODE_ROWS,
+        num_warps=DECODE_WARPS,
+        enable_fp_fusion=False,
     )
     return out
 
@@ -142,7 +150,7 @@ def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> No
     split = -(-steps // -(-steps // split))  # no part without a step
     partial = x.new_empty(split * tiles * area if split > 1 else 1, dtype=torch.float32)
     kernel[(tiles, split)](
-        x, *layer.packed, out, partial, layer.locks, len(x), rows, columns,
+        x, *layer.packed, out, partial, layer.locks, len(x), rows, columns, layer.scale_codes.stride(0),
         TOKENS=tokens, ROWS=shape.rows, SPLIT=split, num_warps=shape.warps,
         enable_fp_fusion=False,
     )  # fmt: skip
@@ -151,6 +159,44 @@ def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> No
 @functools.cache
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def merge_nf4(layers: Sequence[NF4Linear]) -> NF4Linear | None:
+    """One layer for several of the same input; they become views of its weights. None where that cannot be."""
+    if len({(layer.in_features, layer.dtype) for layer in layers}) > 1:
+        return None
+    # A scale of scales must not reach from one layer into the next, nor their table differ.
+    blocks = [layer.out_features * layer.in_features // BLOCK for layer in layers]
+    if any(number % SCALES for number in blocks) or any(
+        not torch.equal(layer.scale_values, layers[0].scale_values) for layer in layers
+    ):
+        return None
+    merged = NF4Linear(
+        Packed(
+            codes=torch.cat([layer.codes for layer in layers]),
+            scale_codes=torch.cat([layer.scale_codes for layer in layers], dim=1),
+            scale_scales=torch.cat([layer.scale_scales for layer in layers]),
+            scale_values=layers[0].scale_values,
+            offset=torch.cat([layer.offset for layer in layers]),
+        ),
+        layers[0].dtype,
+    )
+    rows = [layer.out_features for layer in layers]
+    parts = zip(
+        merged.codes.split(rows),
+        merged.scale_codes.split(rows, dim=1),
+        merged.scale_scales.split([number // SCALES for number in blocks]),
+        merged.offset.split(rows),
+        strict=True,
+    )
+    for layer, (codes, scale_codes, scale_scales, offset) in zip(layers, parts, strict=True):
+        layer.codes, layer.scale_codes, layer.scale_scales, layer.offset = (
+            codes,
+            scale_codes,
+            scale_scales,
+            offset,
+        )
+    return merged
 
 
 def suits(layer: Any) -> bool:

@@ -41,13 +41,13 @@ class Packed(NamedTuple):
     codes: torch.Tensor
     """int32 (N, K / 8): eight weights a word, in this module's order."""
     scale_codes: torch.Tensor
-    """uint8 (K / 64, N): the scales' codes."""
+    """uint8 (K / 64, N): the scales' codes; a column may be a part of a wider matrix's."""
     scale_scales: torch.Tensor
     """float32 (ceil(N * K / 64 / 256),): of 256 scales each, counted row by row."""
     scale_values: torch.Tensor
     """float32 (256,): what a scale's code means."""
     offset: torch.Tensor
-    """float32 (1,): added to every scale."""
+    """float32 (N,): added to every scale of a row."""
 
 
 def pack(codes: torch.Tensor, columns: int) -> torch.Tensor:
@@ -78,5 +78,5 @@ def decode(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
     codes = codes.reshape(rows, -1, BLOCK // 4, 2, 4).transpose(2, 3).reshape(rows, -1, BLOCK)
     values = torch.tensor(NF4_VALUES, device=words.device)[codes.long()]
     shared = packed.scale_scales.repeat_interleave(SCALES)[: packed.scale_codes.numel()].reshape(rows, -1)
-    scales = packed.scale_values[packed.scale_codes.T.long()] * shared + packed.offset
+    scales = packed.scale_values[packed.scale_codes.T.long()] * shared + packed.offset[:, None]
     return (values * scales[..., None]).reshape(rows, columns).to(dtype)

@@ -1,0 +1,76 @@
+"""Linear layers that read the same input, as one product: queries, keys and values; gate and up.
+
+For few tokens a product takes as long as reading its weights, and starting and ending it costs a third of that
+again; one large product instead of three small ones starts and ends once. The weights are moved side by side
+and the layers go on as views of them: no memory is added, and a layer called by itself works as before.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4
+
+__all__ = ["merge_projections", "shared_forwards"]
+
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_ATTRIBUTE = "merged_product"
+
+
+def merge_projections(language_model: nn.Module) -> int:
+    """Move the weights of such layers side by side; returns how many products became one.
+
+    Layers with a bias, with adapters, or of different kinds stay as they are.
+    """
+    merged = 0
+    for module in language_model.modules():
+        for names in _TOGETHER:
+            if _ATTRIBUTE in module.__dict__ or not all(hasattr(module, name) for name in names):
+                continue
+            layers: list[Any] = [getattr(module, name) for name in names]
+            product = _merge(layers)
+            if product is not None:
+                # Not registered: the layers hold these weights already, under the names that users know.
+                module.__dict__[_ATTRIBUTE] = (names, product, [layer.out_features for layer in layers])
+                merged += 1
+    return merged
+
+
+def shared_forwards(module: nn.Module) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """``forward`` for each child whose product is merged; empty for other modules.
+
+    The first of them computes all, the others hand out their part of it; they must be called in order, with
+    the same tensor, as attention and gated layers do.
+    """
+    if _ATTRIBUTE not in module.__dict__:
+        return {}
+    names, product, sizes = module.__dict__[_ATTRIBUTE]
+    waiting: list[torch.Tensor] = []
+
+    def first(x: torch.Tensor) -> torch.Tensor:
+        waiting[:] = product(x).split(sizes, dim=-1)
+        return waiting.pop(0)
+
+    def next_part(_: torch.Tensor) -> torch.Tensor:
+        return waiting.pop(0)
+
+    return {name: first if number == 0 else next_part for number, name in enumerate(names)}
+
+
+def _merge(layers: Sequence[Any]) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    if all(type(layer) is NF4Linear for layer in layers):
+        return merge_nf4(layers)
+    if any(
+        type(layer) is not nn.Linear or layer.bias is not None or layer.weight.requires_grad
+        for layer in layers
+    ):
+        return None
+    if len({layer.weight.dtype for layer in layers}) > 1:
+        return None
+    weight = torch.cat([layer.weight.data for layer in layers])
+    for layer, part in zip(layers, weight.split([layer.out_features for layer in layers]), strict=True):
+        layer.weight.data = part
+    return lambda x: F.linear(x, weight)

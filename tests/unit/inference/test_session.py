@@ -1,0 +1,71 @@
+"""A session answers as the whole prompt does, reads its image once, and frees it."""
+
+import pytest
+import torch
+
+from factory import picture, tiny_model
+from modified_lisa import Segmenter
+from modified_lisa.errors import ConfigError
+
+QUERIES = ["the one that could roll away", "<SEG> which of <SEG> these is red?", "what would keep me dry?"]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"vision_source": "sam"}, {"vision_source": "dual", "seg_state": "before"}], ids=str
+)
+def test_queries_of_a_session_equal_whole_prompts(options):
+    segmenter = Segmenter(tiny_model(**options))
+    image = picture(50, 90)
+    with segmenter.open(image) as session, torch.inference_mode():
+        inputs = segmenter.model.processor([image] * 3, QUERIES)
+        whole, whole_iou = segmenter.runner.masks(inputs)
+        queries = segmenter.model.processor.queries(QUERIES)
+        for given in (queries, queries.padded(queries.length + 9, 8)):
+            logits, iou = segmenter.runner.answer(session, given)
+            torch.testing.assert_close(logits[:4], whole, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(iou[:4], whole_iou, rtol=1e-4, atol=1e-4)
+        alone = [session.segment(query) for query in QUERIES]
+    together = segmenter.segment_batch(image, QUERIES)
+    for one, other in zip(alone, together, strict=True):
+        assert (one.masks == other.masks).mean() > 0.999
+        assert one.text == other.text
+
+
+def test_the_image_is_encoded_once():
+    segmenter = Segmenter(tiny_model())
+    calls = []
+    segmenter.model.vision.register_forward_hook(lambda *_: calls.append(1))
+    with segmenter.open(picture()) as session:
+        session.segment("the red one")
+        assert session.segment_many(QUERIES)[1].masks.shape[0] == 2
+    assert len(calls) == 1
+
+
+def test_two_sessions_do_not_mix():
+    segmenter = Segmenter(tiny_model())
+    first, second = segmenter.open(picture(seed=1)), segmenter.open(picture(seed=2))
+    answers = [session.segment("the red one").masks for session in (first, second, first)]
+    assert (answers[0] == answers[2]).all()
+    assert (answers[0] != answers[1]).any()
+
+
+def test_what_a_session_holds_is_stated_and_freed():
+    session = Segmenter(tiny_model()).open(picture())
+    assert session.nbytes > 0
+    session.close()
+    assert session.nbytes == 0
+    with pytest.raises(ConfigError, match=r"closed; open the image again"):
+        session.segment("the red one")
+
+
+def test_mistakes_are_named():
+    segmenter = Segmenter(tiny_model())
+    with segmenter.open(picture()) as session:
+        assert session.segment_many([]) == []
+        with pytest.raises(ConfigError, match="got one string"):
+            session.segment_many("the red one")
+        with pytest.raises(ConfigError, match="threshold"):
+            session.segment("the red one", threshold=float("nan"))
+    with pytest.raises(ConfigError, match="needs a CUDA device"):
+        Segmenter(segmenter.model, fast=True)
+    assert segmenter.warm_up() == 0.0

@@ -1,0 +1,65 @@
+"""Merged projections and a prefix with room behind it give what the plain ones give."""
+
+import torch
+
+from factory import picture, tiny_model
+from modified_lisa.model.fused import fused
+from modified_lisa.model.merged import merge_projections, shared_forwards
+from modified_lisa.model.reading import answer, read_image
+
+
+def plain_fused(model, monkeypatch):
+    """`fused`, without compiling."""
+    monkeypatch.setattr("modified_lisa.model.fused._compiled", lambda function: function)
+    return fused(model)
+
+
+def test_merged_and_fused_it_computes_the_same(monkeypatch):
+    model = tiny_model()
+    inputs = model.processor([picture()], ["which one could roll away?"])
+    with torch.no_grad():
+        _, before, _ = model.compute(inputs)
+        merged = merge_projections(model.language_model)
+        assert merged == 2 * len(model.language_model.layers)
+        assert merge_projections(model.language_model) == 0
+        _, by_views, _ = model.compute(inputs)
+        with plain_fused(model, monkeypatch):
+            _, fast, _ = model.compute(inputs)
+        _, after, _ = model.compute(inputs)
+    assert torch.equal(by_views, before)
+    assert torch.equal(after, before)
+    torch.testing.assert_close(fast, before, rtol=1e-4, atol=1e-4)
+
+
+def test_the_weights_are_moved_not_copied():
+    model = tiny_model()
+    names = set(model.state_dict())
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    merge_projections(model.language_model)
+    attention = model.language_model.layers[0].self_attn
+    storages = {part.weight.untyped_storage().data_ptr() for part in (attention.q_proj, attention.v_proj)}
+    assert len(storages) == 1
+    assert set(model.state_dict()) == names
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_layers_with_adapters_stay_as_they_are():
+    model = tiny_model(lora_r=2)
+    merge_projections(model.language_model)
+    assert shared_forwards(model.language_model.layers[0].self_attn) == {}
+    assert set(shared_forwards(model.language_model.layers[0].mlp)) == {"gate_proj", "up_proj"}
+
+
+def test_room_behind_the_prefix_changes_nothing():
+    model = tiny_model()
+    prefix = model.processor.prefix(picture())
+    queries = [
+        model.processor.queries(texts) for texts in (["the red one"], ["a <SEG> b", "what is not round?"])
+    ]
+    with torch.no_grad():
+        plain, roomy = read_image(model, prefix), read_image(model, prefix, room=16)
+        assert roomy.keys.length == plain.keys.length
+        for each in queries + queries[:1]:  # once more: what was written behind must not be seen
+            expected, given = answer(model, plain, each), answer(model, roomy, each)
+            torch.testing.assert_close(given[0], expected[0], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(given[1], expected[1], rtol=1e-5, atol=1e-5)

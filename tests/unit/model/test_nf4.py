@@ -1,0 +1,118 @@
+"""NF4 matrices in this package's order stand for bitsandbytes' weights, bit by bit."""
+
+import re
+import struct
+
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modified_lisa.model.nf4 import lookup
+from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4, suits
+from modified_lisa.model.nf4.packing import NF4_VALUES, decode, pack
+
+
+def linear4bit(rows: int, columns: int, seed: int = 0, **changes) -> Linear4bit:
+    options = {"quant_type": "nf4", "compress_statistics": True, "blocksize": 64} | changes
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 0.02
+    layer = Linear4bit(
+        columns, rows, bias=False, compute_dtype=torch.bfloat16, quant_type=options["quant_type"]
+    )
+    layer.weight = Params4bit(weight, requires_grad=False, **options)
+    return layer.to("cpu")
+
+
+def decoded(layer: Linear4bit) -> torch.Tensor:
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.bfloat16)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 128), (200, 384), (96, 1408)])
+def test_the_same_weights_in_as_many_bytes(rows, columns):
+    layer = linear4bit(rows, columns)
+    ours = NF4Linear.from_bitsandbytes(layer)
+    assert torch.equal(decode(ours.packed, torch.bfloat16), decoded(layer))
+    assert ours.codes.nbytes == layer.weight.data.nbytes
+    assert (ours.out_features, ours.in_features) == (rows, columns)
+
+
+def test_rows_must_hold_whole_pairs_of_blocks():
+    with pytest.raises(ValueError, match="192 weights; it must be a multiple of 128"):
+        pack(torch.zeros(96, dtype=torch.uint8), 192)
+    assert not suits(linear4bit(4, 192))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"quant_type": "fp4"}, {"compress_statistics": False}, {"blocksize": 128}]
+)
+def test_other_kinds_of_quantisation_stay_with_bitsandbytes(changes):
+    assert suits(linear4bit(8, 256))
+    assert not suits(linear4bit(8, 256, **changes))
+
+
+def test_merged_layers_are_views_of_one():
+    layers = [linear4bit(rows, 256, seed) for seed, rows in enumerate((128, 64, 256))]
+    ours = [NF4Linear.from_bitsandbytes(layer) for layer in layers]
+    merged = merge_nf4(ours)
+    assert merged is not None
+    whole = torch.cat([decoded(layer) for layer in layers])
+    assert torch.equal(decode(merged.packed, torch.bfloat16), whole)
+    for part, layer in zip(ours, layers, strict=True):
+        assert part.codes.untyped_storage().data_ptr() == merged.codes.untyped_storage().data_ptr()
+        assert torch.equal(decode(part.packed, torch.bfloat16), decoded(layer))
+
+
+def test_layers_that_share_a_scale_of_scales_cannot_be_merged():
+    ours = [NF4Linear.from_bitsandbytes(linear4bit(rows, 128)) for rows in (3, 128)]
+    assert merge_nf4(ours) is None
+
+
+def prmt(low: int, high: int, selectors: int) -> int:
+    """PTX's byte permutation, mode without sign."""
+    pool, out = (high << 32) | low, 0
+    for place in range(4):
+        chosen = (selectors >> (4 * place)) & 15
+        assert chosen < 8, "the fourth bit would ask for a sign"
+        out |= ((pool >> (8 * chosen)) & 255) << (8 * place)
+    return out
+
+
+def run(assembly: str, word: int) -> list[int]:
+    """The eight results of one of `lookup`'s programs."""
+    registers = {"$8": word}
+
+    def value(name: str) -> int:
+        return int(name, 16) if name.startswith("0x") else registers[name]
+
+    body = assembly[assembly.index(";") + 1 : assembly.rindex("}")]
+    for line in filter(None, (part.strip() for part in body.split(";"))):
+        operation, rest = line.split(" ", 1)
+        if pair := re.match(r"\{(\$\d), (\$\d)\}, (\w+)", rest):
+            registers[pair[1]], registers[pair[2]] = registers[pair[3]] & 0xFFFF, registers[pair[3]] >> 16
+            continue
+        target, *given_ = (part.strip() for part in rest.split(","))
+        if operation == "prmt.b32":
+            *pool, selectors = map(value, given_)
+            registers[target] = prmt(*pool, selectors & 0xFFFF)
+        elif operation == "and.b32":
+            registers[target] = value(given_[0]) & value(given_[1])
+        elif operation == "or.b32":
+            registers[target] = value(given_[0]) | value(given_[1])
+        elif operation == "shr.u32":
+            registers[target] = value(given_[0]) >> int(given_[1])
+        else:
+            assert operation == "mov.b32", line
+            registers[target] = value(given_[0])
+    return [registers[f"${place}"] for place in range(8)]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_look_up_in_registers_is_the_table(word):
+    values = torch.tensor(NF4_VALUES)[[(word >> (4 * place)) & 15 for place in range(8)]]
+    floats = struct.unpack("<8f", struct.pack("<8I", *run(lookup.FLOAT32_ASM, word)))
+    assert torch.equal(torch.tensor(floats), values)
+    for assembly, dtype in ((lookup.BF16_ASM, torch.bfloat16), (lookup.FP16_ASM, torch.float16)):
+        halves = torch.tensor(run(assembly, word), dtype=torch.int32).to(torch.int16).view(dtype)
+        assert torch.equal(halves, values.to(dtype))
