@@ -50,7 +50,10 @@ class VisionSource(nn.Module):
 
     def encode(self, inputs: ModelInputs) -> Encoding:
         """`forward` of ``inputs``; of their features, if they have them."""
-        return self.trained(inputs.features or self.frozen(inputs.vlm_pixels, inputs.sam_pixels))
+        if inputs.features is not None:
+            return self.trained(inputs.features)
+        encoding: Encoding = self(inputs.vlm_pixels, inputs.sam_pixels)
+        return encoding
 
     def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         """The encoders' part, which no training changes and no gradient enters (unless the tower trains, see
