@@ -28,11 +28,13 @@ from modified_lisa.data import ReasonSegDataset
 from modified_lisa.data.scenes import QUERY_KINDS, generate
 from modified_lisa.evaluation import evaluate
 from modified_lisa.files import write_json
-from modified_lisa.geometry import Frame
 from modified_lisa.losses import iou_prediction_loss, segmentation_loss
 from modified_lisa.model.checkpoint import save_folder
+from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.model.processor import LisaProcessor, ModelInputs, build_processor
+from modified_lisa.model.prefix import block_mask, run_prefix, run_rest
+from modified_lisa.model.processor import LisaProcessor, build_processor
+from modified_lisa.model.reading import embed_words
 
 BEGAN = time.monotonic()
 
@@ -47,7 +49,8 @@ def main() -> None:
         "--heads", type=Path, help="tiny-vlm-heads.safetensors of the pretraining, to start from"
     )
     parser.add_argument("--seconds", type=float, default=290, help="time of the whole command (default: 290)")
-    parser.add_argument("--batch", type=int, default=96, help="queries in a step, each of another scene")
+    parser.add_argument("--batch", type=int, default=48, help="scenes in a step")
+    parser.add_argument("--queries", type=int, default=6, help="queries of each scene in a step")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--no_target_share", type=float, default=0.12)
     parser.add_argument("--vision_source", choices=("vlm", "sam", "dual"), default="vlm")
@@ -175,56 +178,90 @@ class Texts:
         tokenizer = self.processor.tokenizer
         return [*tokenizer.encode(f"\n{text}", add_special_tokens=False), self.processor.seg_token_id]
 
-    def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, Any]:
-        """One query of each scene: ids (B, T), the place of its <SEG>, chosen bool (B, N) over labels, kinds (B,)."""
-        rows, targets, kinds = [], [], []
-        for scene in words:
-            wordings, answer, kind = scene.queries[int(rng.integers(len(scene.queries)))]
-            rows.append([*self.begin, *wordings[int(rng.integers(len(wordings)))]])
-            targets.append(answer)
-            kinds.append(kind)
-        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
-        lengths = np.array([len(row) for row in rows])
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = row
+    def pack(self, words: list[Words], rng: np.random.Generator, queries: int) -> dict[str, Any]:
+        """``queries`` of each scene, one after another in its row (`model.reading`): ids, groups and positions
+        (B, R) of what stands behind the image; rows and places (N,) of each <SEG>; chosen, bool (N, labels);
+        kinds (N,)."""
+        packed = []
+        rows, places, targets, kinds = [], [], [], []
+        for row, scene in enumerate(words):
+            ids: list[int] = []
+            groups: list[int] = []
+            positions: list[int] = []
+            for number in rng.permutation(len(scene.queries))[:queries].tolist():
+                wordings, answer, kind = scene.queries[number]
+                part = wordings[int(rng.integers(len(wordings)))]
+                ids += part
+                groups += [number] * len(part)
+                positions += range(len(part))
+                rows.append(row)
+                places.append(len(ids) - 1)
+                targets.append(answer)
+                kinds.append(kind)
+            packed.append((ids, groups, positions))
+        longest = max(len(ids) for ids, _, _ in packed)
+        table = np.zeros((3, len(words), longest), np.int64)
+        table[1] = -1
+        for row, lists in enumerate(packed):
+            for number, values in enumerate(lists):
+                table[number, row, : len(values)] = values
+        ids_, groups_, positions_ = torch.from_numpy(table)
         return {
-            "ids": torch.from_numpy(ids),
-            "segs": torch.from_numpy(np.stack((np.arange(len(rows)), lengths - 1))),
-            "image_place": slice(len(self.begin) - self.processor.image_tokens, len(self.begin)),
-            "first_seg": int(lengths.min()) - 1,
+            "ids": ids_,
+            "groups": groups_,
+            "positions": positions_,
+            "rows": torch.tensor(rows),
+            "places": torch.tensor(places),
             "chosen": torch.from_numpy(chosen_labels(targets)),
             "kinds": torch.tensor(kinds),
         }
 
-
-def inputs_of(processor: LisaProcessor, squares: torch.Tensor, batch: dict[str, Any]) -> ModelInputs:
-    """What the model takes, on the device of ``squares``. The frames are not used in training."""
-    ids = batch["ids"]
-    order = torch.arange(ids.shape[1], device=ids.device)
-    spec = processor.vlm_image or processor.sam_image
-    assert spec is not None
-    pixels = normalised(squares, spec.mean, spec.std)
-    return ModelInputs(
-        frames=[Frame(spec.side, spec.side)] * len(ids),
-        input_ids=ids,
-        image_place=batch["image_place"],
-        is_seg=order[None] == batch["segs"][1][:, None],
-        segs=batch["segs"],
-        seg_counts=[1] * len(ids),
-        first_seg=batch["first_seg"],
-        vlm_pixels=pixels if processor.vlm_image else None,
-        sam_pixels=pixels if processor.sam_image else None,
-    )
+    def prefix(self, count: int, device: torch.device) -> ModelInputs:
+        """The prompt up to the end of the image, ``count`` times, without pixels."""
+        ids = torch.tensor(self.begin, device=device).expand(count, -1)
+        end = len(self.begin)
+        return ModelInputs(
+            frames=[],
+            input_ids=ids,
+            image_place=slice(end - self.processor.image_tokens, end),
+            is_seg=torch.zeros_like(ids, dtype=torch.bool),
+            segs=ids.new_zeros((2, 0)),
+            seg_counts=[0] * count,
+            first_seg=end,
+            vlm_pixels=None,
+            sam_pixels=None,
+        )
 
 
 def losses_of(
-    model: ModifiedLISA, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, Any]
+    model: ModifiedLISA, texts: Texts, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss of each query, its measured IoU on the grid and the predicted one, (B,) each."""
-    outputs = model(inputs_of(model.processor, squares, batch))
-    logits, predicted = torch.cat(outputs["pred_masks"]), torch.cat(outputs["iou_predictions"])
-    target = batch["chosen"].gather(1, labels.flatten(1)).view_as(labels)
-    valid = labels != PADDING
+    """The loss of each query, its measured IoU on the grid and the predicted one, (N,) each.
+
+    An image is encoded once for all its queries, and the language model runs without a gradient: the <SEG> row
+    keeps the embedding that the pretraining knows (`vlm.Learner`).
+    """
+    processor = model.processor
+    spec = processor.vlm_image or processor.sam_image
+    assert spec is not None
+    pixels = normalised(squares, spec.mean, spec.std)
+    encoding = model.vision(pixels if processor.vlm_image else None, pixels if processor.sam_image else None)
+    with torch.no_grad():
+        keys = run_prefix(
+            model.language_model, model.embed(encoding.tokens, texts.prefix(len(squares), squares.device))
+        )
+        hidden = run_rest(
+            model.language_model,
+            embed_words(model, batch["ids"]),
+            keys,
+            mask=block_mask(batch["groups"], keys.length),
+            positions=batch["positions"] + keys.length,
+        )
+        states = hidden[batch["rows"], batch["places"]].float()
+    logits, predicted = model.mask_head(encoding.embedding[batch["rows"]], model.seg_projection(states))
+    seen = labels[batch["rows"]]
+    target = batch["chosen"].gather(1, seen.flatten(1)).view_as(seen)
+    valid = seen != PADDING
     losses = segmentation_loss(logits, target.float(), valid.float())
     with torch.no_grad():
         found = (logits > 0) & valid
@@ -251,7 +288,7 @@ def train(
 
     def prepare() -> dict[str, Any]:
         places, words = ring.draw(rng, options.batch)
-        return {"places": torch.from_numpy(places), **texts.pack(words, rng)}
+        return {"scenes": torch.from_numpy(places), **texts.pack(words, rng, options.queries)}
 
     ahead = Ahead(prepare, model.device)
     model.train()
@@ -261,7 +298,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate_at((now - began) / (until - began), options.lr)
         batch = ahead.next()
-        loss, measured, predicted = losses_of(model, *ring.pixels(batch["places"]), batch)
+        loss, measured, predicted = losses_of(model, texts, *ring.pixels(batch.pop("scenes")), batch)
         optimizer.zero_grad(set_to_none=True)
         loss.mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -271,7 +308,7 @@ def train(
             ring.check()
             nothing = batch["kinds"] == QUERY_KINDS.index("no-target")
             print(
-                f"lisa {now - began:5.0f} s  step {step}  {step / (time.monotonic() - began):.2f} steps/s x {options.batch}"
+                f"lisa {now - began:5.0f} s  step {step}  {step / (time.monotonic() - began):.2f} steps/s x {len(loss)}"
                 f"  rendered {ring.made} ({ring.rate:.0f}/s)  loss {loss.mean().item():.3f}  IoU {measured.mean().item():.3f}"
                 f" (no target {measured[nothing].mean().item():.2f}), predicted {predicted.mean().item():.3f}",
                 flush=True,
@@ -298,14 +335,13 @@ def validate(model: ModifiedLISA, texts: Texts, ring: Ring, batch: int) -> dict[
     """IoU on the grid of two queries of each val scene, by kind."""
     model.eval()
     ious, kinds = [], []
-    for seed in (0, 1):
-        rng = np.random.default_rng(seed)
-        for first in range(0, len(ring.val_words), batch):
-            words = ring.val_words[first : first + batch]
-            packed = on_device(texts.pack(words, rng), model.device)
-            _, measured, _ = losses_of(model, *ring.val_pixels(first, first + len(words)), packed)
-            ious.append(measured.cpu())
-            kinds.append(packed["kinds"].cpu())
+    rng = np.random.default_rng(0)
+    for first in range(0, len(ring.val_words), batch):
+        words = ring.val_words[first : first + batch]
+        packed = on_device(texts.pack(words, rng, 2), model.device)
+        _, measured, _ = losses_of(model, texts, *ring.val_pixels(first, first + len(words)), packed)
+        ious.append(measured.cpu())
+        kinds.append(packed["kinds"].cpu())
     model.train()
     iou, kind = torch.cat(ious), torch.cat(kinds)
     by_kind = {

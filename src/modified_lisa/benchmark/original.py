@@ -39,6 +39,7 @@ class OriginalPipeline(StagedPipeline):
 
     def __init__(self, model: ModifiedLISA, lm_head: nn.Module, *, fast: bool) -> None:
         super().__init__(model, fast=fast)
+        self.prepares_on = model.device if fast else None  # as LISA: Pillow, on the CPU
         self.lm_head = lm_head
         self.given = torch.tensor([list(_GIVEN)], device=model.device)
         self._undo = contextlib.ExitStack()
@@ -168,6 +169,7 @@ class GivenAnswer(StagedPipeline):
 
     def __init__(self, model: ModifiedLISA, *, fast: bool) -> None:
         super().__init__(model, fast=fast)
+        self.prepares_on = model.device if fast else None  # as LISA: Pillow, on the CPU
         self._undo = contextlib.ExitStack()
         if fast:
             self._undo.enter_context(compiled_encoders(model))

@@ -46,13 +46,17 @@ class Run:
 class Pipeline:
     """What every way of running a model has in common: the images before, and the masks after."""
 
+    prepares_on: torch.device | None = None
+    """Where images are resized; None: the CPU."""
+
     def __init__(self, model: ModifiedLISA) -> None:
         self.model = model
+        self.prepares_on = model.device
         self.segmenter = Segmenter(model, fast=False)
 
     def prepare(self, images: list[Any], texts: list[str]) -> ModelInputs:
-        """Decoded images uint8 (H, W, 3) and queries to tensors on the CPU."""
-        return self.model.processor(images, texts)
+        """Decoded images uint8 (H, W, 3) and queries to what the model takes."""
+        return self.model.processor(images, texts, self.prepares_on)
 
     def masks(self, inputs: ModelInputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Prepared inputs to logits (N, 256, 256) and predicted IoU (N,) on the device."""

@@ -17,8 +17,7 @@ from modified_lisa.data.collate import Collator
 from modified_lisa.data.sample import Sample
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.model.prefix import split_forward
-from modified_lisa.training.captured import capture_frozen_parts
+from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
 from modified_lisa.training.run import deterministic
 from modified_lisa.training.step import Stepper
 
@@ -95,7 +94,7 @@ def _way(model: ModifiedLISA, way: str) -> Iterator[None]:
             capture_frozen_parts(model)
         yield
     finally:
-        model.split_forward = split_forward
+        release_frozen_parts(model)
         if way == "checkpointed":
             disable = getattr(language_model, "activation_checkpointing_disable", None)
             (disable or language_model.gradient_checkpointing_disable)()

@@ -54,7 +54,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 @contextlib.contextmanager
 def fused(model: nn.Module) -> Iterator[None]:
     """Within it, norms, rotations and activations that are recognised in ``model`` run as one kernel each, and
-    products that `merge_projections` has merged as one.
+    products that `merge_projections` has merged as one. SAM's relative positions are looked up once.
 
     Also leaves the causal mask to the attention kernel, instead of writing it out: while a graph is being
     captured, transformers does not trust itself to see that nothing is padded.
@@ -63,6 +63,9 @@ def fused(model: nn.Module) -> Iterator[None]:
         # One version for each kind of layout is wanted, and an error, not silence, beyond any number of them.
         undo.enter_context(torch._dynamo.config.patch(recompile_limit=64))
         for module in model.modules():
+            if type(module).__name__ in ("SamVisionAttention", "SamVisionSdpaAttention"):
+                module.__dict__["get_rel_pos"] = _kept(module)
+                undo.callback(module.__dict__.pop, "get_rel_pos", None)
             replaced = {module: _replacement(module)}
             replaced |= {getattr(module, name): part for name, part in shared_forwards(module).items()}
             for target, forward in replaced.items():
@@ -79,6 +82,21 @@ def fused(model: nn.Module) -> Iterator[None]:
                 undo.callback(setattr, source, name, getattr(source, name))
                 setattr(source, name, value)
         yield
+
+
+def _kept(attention: Any) -> Callable[..., torch.Tensor]:
+    """SAM's table of relative positions, made once: transformers makes it of indices on the CPU at every call,
+    for which a graph cannot wait. The table is frozen, and kept with the layer as long as graphs may read it."""
+    made = attention.__dict__.setdefault("kept_positions", {})
+
+    def get(query_size: int, key_size: int, table: torch.Tensor) -> torch.Tensor:
+        key = (query_size, key_size, table.data_ptr(), table.dtype)
+        if key not in made:
+            made[key] = type(attention).get_rel_pos(attention, query_size, key_size, table)
+        kept: torch.Tensor = made[key]
+        return kept
+
+    return get
 
 
 def _given_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> torch.Tensor | None:

@@ -62,7 +62,7 @@ class Graphs:
             self._capture(key, inputs)
         self._graphs.move_to_end(key)
         graph, static, outputs = self._graphs[key]
-        with torch.inference_mode():  # they may have been made in it, and may then be written to in it alone
+        with torch.no_grad():
             for place, value in zip(static, inputs, strict=True):
                 if place is not None and place is not value:
                     place.copy_(value, non_blocking=True)
@@ -80,7 +80,8 @@ class Graphs:
         start = time.perf_counter()
         device = next(self.model.parameters()).device
         fusing = fused(self.model) if self.fuse else contextlib.nullcontext()
-        with torch.no_grad(), torch.cuda.device(device), fusing:
+        # Not as inference tensors, even where the caller makes such: those could not be written to elsewhere.
+        with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(device), fusing:
             static = [None if x is None else x.to(device, copy=True) for x in inputs]
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())

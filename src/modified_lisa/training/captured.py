@@ -14,7 +14,7 @@ from modified_lisa.model.graphs import Graphs, bucket
 from modified_lisa.model.merged import merge_projections
 from modified_lisa.model.prefix import Keys, run_prefix, run_rest, split_forward
 
-__all__ = ["CapturedSplit", "capture_frozen_parts"]
+__all__ = ["CapturedSplit", "capture_frozen_parts", "release_frozen_parts"]
 
 LONGEST_REST = 64
 """Tokens from the first ``<SEG>`` on; a batch whose texts differ more is run without graphs."""
@@ -105,4 +105,25 @@ def capture_frozen_parts(model: Any) -> str:
     if not model.frozen_prefix:
         return "the prompt depends on trained weights (LoRA, a trained projector, or the sam source): full backward pass"
     model.split_forward = CapturedSplit(model)
+    if not getattr(model.config, "train_vision", False):
+        capture_encoders(model)
     return "the prompt before <SEG> needs no gradient: captured as CUDA graphs"
+
+
+def release_frozen_parts(model: Any) -> None:
+    """The opposite of `capture_frozen_parts`: the plain functions again, and the graphs' memory freed."""
+    model.split_forward = split_forward
+    model.vision.__dict__.pop("frozen", None)
+
+
+def capture_encoders(model: Any) -> None:
+    """Run the frozen encoders, `VisionSource.frozen`, as a graph; its features hold until the next call."""
+    vision = model.vision
+    plain = type(vision).frozen.__get__(vision)
+    graphs = Graphs(plain, model, keep=4)
+
+    def frozen(vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Any:
+        # Outside of training, others may keep the features, or be capturing graphs themselves.
+        return (graphs if torch.is_grad_enabled() else plain)(vlm_pixels, sam_pixels)
+
+    vision.frozen = frozen

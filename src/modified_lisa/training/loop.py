@@ -257,7 +257,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return None
         samples = [self.val_set[index] for index in fixed_choice(len(self.val_set), TIMED_SAMPLES)]
-        segmenter = Segmenter(self.model)
+        segmenter = Segmenter(self.model, fast=False)
         calls = [partial(segmenter.segment, sample.image, sample.text) for sample in samples]
         timing = time_calls(calls, device=device)
         return {
@@ -274,7 +274,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             samples = [self.val_set[index] for index in fixed_choice(len(self.val_set))]
             path = self.report.folder / f"overlays_epoch_{epoch}.png"
-            overlay_sheet(path, Segmenter(self.model), samples, title=f"val, after epoch {epoch}")
+            overlay_sheet(path, Segmenter(self.model, fast=False), samples, title=f"val, after epoch {epoch}")
             curves(self.report.folder / "curves.png", self.report.epochs)
 
     def _save(self, path: Path, record: dict[str, Any], extra: dict[str, Any] | None = None) -> None:

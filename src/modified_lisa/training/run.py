@@ -110,8 +110,12 @@ def deterministic() -> Iterator[None]:
     tries = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    deterministic_options: Any = torch.utils.deterministic
+    fills = deterministic_options.fill_uninitialized_memory
+    deterministic_options.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(asked, warn_only=warns)
         torch.backends.cudnn.benchmark = tries
+        deterministic_options.fill_uninitialized_memory = fills
