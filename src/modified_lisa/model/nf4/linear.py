@@ -234,6 +234,8 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
         for parent, name, child in layers:
             if child.weight.is_cuda and suits(child):
                 setattr(parent, name, NF4Linear.from_bitsandbytes(child))
+                # At once, not when the garbage collector finds it: two copies of a 7B model are 3 GiB too many.
+                child.weight.data, child.weight.quant_state = child.weight.data.new_empty(0), None
                 fast += 1
     logger.info(
         "4-bit products: %d layers by this package's kernels (up to %d tokens straight from 4 bit, more by "
