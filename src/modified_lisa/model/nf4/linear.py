@@ -220,7 +220,7 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
 
     Returns the numbers of layers that were changed, and that stay with bitsandbytes. The choice is logged.
     """
-    layers = [
+    layers: list[tuple[nn.Module, str, Any]] = [
         (parent, name, child)
         for parent in list(model.modules())
         for name, child in parent.named_children()
