@@ -28,11 +28,12 @@ rm -rf "$out"
 mkdir -p "$out"
 touch "$out/.quickstart"
 
-run modified-lisa scenes "$out/scenes" --train 200 --val 40 --test 40 --seed 1
+run modified-lisa scenes "$out/scenes" --train 120 --val 24 --test 40 --seed 1
 
 run accelerate launch --num_processes 1 scripts/train_new2.py \
   --vlm_name tiny --sam_name tiny --use_vlm_vision --dtype fp32 --no_quantization \
-  --data_dir "$out/scenes" --epochs 2 --batch_size 4 --lr 1e-3 --warmup_steps 20 \
+  --init_from tiny --train_mask_decoder \
+  --data_dir "$out/scenes" --epochs 2 --batch_size 4 --lr 3e-4 --warmup_steps 20 \
   --output_dir "$out/outputs" --checkpoint_dir "$out/checkpoints"
 
 best=$(find "$out/checkpoints" -name 'best_model_epoch_*.pt' | sort -V | tail -n 1)

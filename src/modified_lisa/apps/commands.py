@@ -41,7 +41,7 @@ def segment(arguments: argparse.Namespace) -> None:
     # Whatever a library prints while it loads must not get into the JSON.
     with contextlib.redirect_stdout(sys.stderr) if to_stdout else contextlib.nullcontext():
         segmenter = Segmenter.from_pretrained(
-            arguments.checkpoint, device=arguments.device, **_model_overrides(arguments)
+            arguments.checkpoint, device=arguments.device, fast=False, **_model_overrides(arguments)
         )
         result = segmenter.segment(image, arguments.query, threshold=arguments.threshold)
         for path in outputs:

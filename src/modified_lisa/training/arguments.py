@@ -252,7 +252,9 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
     )
     add("--cache_limit_gb", float, None, "the most that --cache_dir may hold for this model", metavar="GB")
-    weights = "start from the trained weights of a checkpoint or folder, such as a distilled model's"
+    weights = (
+        "start from the trained weights of a checkpoint or folder, such as a distilled model's, or of tiny"
+    )
     add("--init_from", str, None, weights, metavar="PATH")
     group.add_argument(
         "--resume",

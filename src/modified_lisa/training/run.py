@@ -11,10 +11,11 @@ from modified_lisa.benchmark.measure import reset_peak_memory
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.answers import read_explanations
 from modified_lisa.data.opening import DataSet, open_dataset
-from modified_lisa.errors import DataError
+from modified_lisa.errors import ConfigError, DataError
 from modified_lisa.model.checkpoint import read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
+from modified_lisa.model.sources import resolve_name
 from modified_lisa.training.captured import capture_frozen_parts
 from modified_lisa.training.loop import Trainer
 from modified_lisa.training.report import make_accelerator
@@ -41,9 +42,16 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         seed_everything(config.seed)
         reset_peak_memory(accelerator.device)
         # Read first: what is wrong with it is known before a model is loaded.
-        given = {} if config.init_from is None else read_pretrained(config.init_from)[1]
+        given = {} if config.init_from is None else _given_weights(config.init_from)
         model = ModifiedLISA.from_config(config.model, device=accelerator.device)
-        model.load_state_dict({**model.trainable_state_dict(), **given})
+        own = model.trainable_state_dict()
+        if lost := sorted(set(given) & set(model.state_dict()) - set(own)):
+            raise ConfigError(
+                f"--init_from {config.init_from} brings {len(lost)} weights that do not train here, such as {lost[0]}, "
+                "and a checkpoint holds what trains only: they would be lost. Train what was trained there "
+                "(--train_mask_decoder, --train_projector, --lora_r)"
+            )
+        model.load_state_dict({**own, **given})
         if config.gradient_checkpointing and not model.enable_gradient_checkpointing():
             accelerator.print(
                 "--gradient_checkpointing is not needed here: nothing before <SEG> trains, so the language model "
@@ -57,6 +65,10 @@ def train(config: TrainingConfig) -> dict[str, Any]:
             ).run()
     finally:
         accelerator.end_training()
+
+
+def _given_weights(source: str) -> dict[str, torch.Tensor]:
+    return read_pretrained(resolve_name("tiny", "lisa") if source == "tiny" else source)[1]
 
 
 def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, DataSet]:

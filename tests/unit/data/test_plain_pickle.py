@@ -68,7 +68,6 @@ class Evil:
         bytearray(b"x"),
         {"class": dict},
     ],
-    ids=repr,
 )
 def test_anything_else_is_refused(tmp_path: Path, monkeypatch, value: Any) -> None:
     monkeypatch.chdir(tmp_path)
