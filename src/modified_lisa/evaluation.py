@@ -249,7 +249,7 @@ def evaluate_protocols(
     )
     if "generated" in protocols:
         overrides.setdefault("answers", None)  # in words, where the checkpoint can
-    segmenter = Segmenter.from_pretrained(checkpoint, device=device, **overrides)
+    segmenter = Segmenter.from_pretrained(checkpoint, device=device, fast=False, **overrides)
     if "generated" in protocols:
         check_answers(segmenter.model)
     results: dict[str, EvaluationResult] = {}

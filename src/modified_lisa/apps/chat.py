@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
         from modified_lisa.inference.segmenter import Segmenter
 
         overrides = {"answers": None, **overrides}  # in words, where the checkpoint can
-        segmenter = Segmenter.from_pretrained(arguments.checkpoint, device=arguments.device, **overrides)
+        segmenter = Segmenter.from_pretrained(
+            arguments.checkpoint, device=arguments.device, fast=False, **overrides
+        )
     chat = Chat(
         segmenter,
         Path(arguments.out_dir),

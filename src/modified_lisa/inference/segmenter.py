@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from modified_lisa.inference.answer import Answer, answer_of
 from modified_lisa.inference.runner import GraphRunner, PlainRunner
 from modified_lisa.inference.segmentation import Segmentation, check_threshold
 from modified_lisa.inference.session import Session
+from modified_lisa.model.availability import why_not
 from modified_lisa.model.graphs import bucket
 
 if TYPE_CHECKING:
@@ -39,13 +41,15 @@ class Segmenter:
             fast: run it as CUDA graphs, captured at the first call with each shape (seconds to a minute, see
                 `warm_up`) and replayed afterwards. None: where the model is on a CUDA device.
 
-        Raises ConfigError for ``fast=True`` on another device.
+        Raises ConfigError for ``fast=True`` where that cannot be: another device, or no compiler.
         """
-        on_gpu = model.device.type == "cuda"
-        if fast and not on_gpu:
-            raise ConfigError(f"fast=True needs a CUDA device; the model is on {str(model.device)!r}")
+        obstacle = why_not(model.device)
+        if fast and obstacle:
+            raise ConfigError(f"fast=True needs CUDA graphs: {obstacle}")
+        if fast is None and obstacle and model.device.type == "cuda":
+            warnings.warn(f"running without CUDA graphs, several times slower: {obstacle}", stacklevel=2)
         self.model = model.eval()
-        self.runner = GraphRunner(model) if on_gpu and fast in (None, True) else PlainRunner(model)
+        self.runner = PlainRunner(model) if obstacle or fast is False else GraphRunner(model)
 
     def open(self, image: ImageSource) -> Session:
         """Read ``image`` once, for many queries about it."""

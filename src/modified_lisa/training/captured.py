@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from modified_lisa.model.availability import why_not
 from modified_lisa.model.fused import fused
 from modified_lisa.model.graphs import Graphs, bucket
 from modified_lisa.model.merged import merge_projections
@@ -100,8 +101,9 @@ class CapturedSplit:
 
 def capture_frozen_parts(model: Any) -> str:
     """Let ``model`` train with captured graphs where that is valid; says in words what was done and why."""
-    if model.device.type != "cuda":
-        return "the model is not on a CUDA device: the prefix is run without graphs"
+    obstacle = why_not(model.device)
+    if obstacle:
+        return f"trained without CUDA graphs: {obstacle}"
     if not model.frozen_prefix:
         return "the prompt depends on trained weights (LoRA, a trained projector, or the sam source): full backward pass"
     model.split_forward = CapturedSplit(model)

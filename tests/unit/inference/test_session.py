@@ -66,6 +66,6 @@ def test_mistakes_are_named():
             session.segment_many("the red one")
         with pytest.raises(ConfigError, match="threshold"):
             session.segment("the red one", threshold=float("nan"))
-    with pytest.raises(ConfigError, match="needs a CUDA device"):
+    with pytest.raises(ConfigError, match="needs CUDA graphs: the model is on 'cpu'"):
         Segmenter(segmenter.model, fast=True)
     assert segmenter.warm_up() == 0.0

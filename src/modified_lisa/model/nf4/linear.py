@@ -1,7 +1,6 @@
 """`NF4Linear`: bitsandbytes' 4-bit weights, multiplied by the kernels that suit the number of tokens."""
 
 import functools
-import importlib.util
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modified_lisa.model.availability import why_not
 from modified_lisa.model.nf4.packing import BLOCK, GROUP, NF4_VALUES, SCALES, Packed, pack, pack_scales
 
 __all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "merge_nf4", "use_fast_nf4"]
@@ -230,7 +230,8 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
     if not layers:
         return 0, 0
     fast = 0
-    if importlib.util.find_spec("triton") is not None:
+    obstacle = why_not(layers[0][2].weight.device)
+    if obstacle is None:
         for parent, name, child in layers:
             if child.weight.is_cuda and suits(child):
                 setattr(parent, name, NF4Linear.from_bitsandbytes(child))
@@ -239,9 +240,10 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
                 fast += 1
     logger.info(
         "4-bit products: %d layers by this package's kernels (up to %d tokens straight from 4 bit, more by "
-        "decoding once), %d by bitsandbytes",
+        "decoding once), %d by bitsandbytes%s",
         fast,
         FEW_TOKENS,
         len(layers) - fast,
+        f" ({obstacle})" if obstacle else "",
     )
     return fast, len(layers) - fast
