@@ -108,7 +108,8 @@ def test_an_answer_that_cannot_be_written_is_refused(photo, trained, capsys):
 def test_options_replace_those_of_the_checkpoint(photo, monkeypatch):
     seen = {}
 
-    def from_pretrained(source, *, device, **overrides):
+    def from_pretrained(source, *, device, fast, **overrides):
+        assert fast is False, "one question is not worth capturing graphs for"
         seen.update(overrides, source=source, device=device)
         raise ConfigError("far enough")
 
