@@ -28,7 +28,7 @@ The bundled tiny VLM and SAM with what was trained on top of them: {trained}
   seed {seed}, {no_target:.0%} of the queries about what is not there; no photograph.
 - Made by: `{command}`
 - Machine: {machine}
-- Trained for {steps} steps of {batch} queries, {scenes} different scenes rendered meanwhile ({rendered}/s), {rate} steps/s;
+- Trained for {steps} steps of {batch} scenes with {queries} queries each, {scenes} different scenes rendered meanwhile ({rendered}/s), {rate} steps/s;
   {parameters:,} weights, fp32, stored as fp16.
 - Measured on {test} other scenes (test split, whose wordings, combinations and kinds of object are partly unseen; {share:.0%}
   without a target, where the right mask is the empty one and has an IoU of 1):
@@ -98,6 +98,7 @@ def write_card(
             command=f"python scripts/tiny_models/default.py {' '.join(sys.argv[1:])}".strip(),
             machine=machine(),
             batch=options.batch,
+            queries=options.queries,
             parameters=parameters["trainable"],
             test=len(test),
             share=sum(empty) / len(empty),
