@@ -17,7 +17,7 @@ from modified_lisa.inference.answer import Answer, answer_of
 from modified_lisa.inference.runner import GraphRunner, PlainRunner
 from modified_lisa.inference.segmentation import Segmentation, check_threshold
 from modified_lisa.inference.session import Session
-from modified_lisa.model.availability import why_not
+from modified_lisa.model.availability import why_not_captured
 from modified_lisa.model.graphs import bucket
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Segmenter:
 
         Raises ConfigError for ``fast=True`` where that cannot be: another device, or no compiler.
         """
-        obstacle = why_not(model.device)
+        obstacle = why_not_captured(model)
         if fast and obstacle:
             raise ConfigError(f"fast=True needs CUDA graphs: {obstacle}")
         if fast is None and obstacle and model.device.type == "cuda":

@@ -3,10 +3,11 @@
 import importlib.util
 import os
 import shutil
+from typing import Any
 
 import torch
 
-__all__ = ["why_not"]
+__all__ = ["why_not", "why_not_captured"]
 
 
 def why_not(device: torch.device) -> str | None:
@@ -18,3 +19,10 @@ def why_not(device: torch.device) -> str | None:
     if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "cc", "clang"))):
         return "Triton needs a C compiler (gcc, or the one that CC names), and there is none"
     return None
+
+
+def why_not_captured(model: Any) -> str | None:
+    """What keeps a `ModifiedLISA` from being captured as CUDA graphs, in words; None if nothing does."""
+    if model.config.quantization == "int8":
+        return "LLM.int8 waits for the GPU in every product, to see which values are large"
+    return why_not(model.device)

@@ -90,6 +90,9 @@ def _kept(attention: Any) -> Callable[..., torch.Tensor]:
     made = attention.__dict__.setdefault("kept_positions", {})
 
     def get(query_size: int, key_size: int, table: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling():  # makes a constant of it by itself
+            compiled: torch.Tensor = type(attention).get_rel_pos(attention, query_size, key_size, table)
+            return compiled
         key = (query_size, key_size, table.data_ptr(), table.dtype)
         if key not in made:
             made[key] = type(attention).get_rel_pos(attention, query_size, key_size, table)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from modified_lisa.model.availability import why_not
+from modified_lisa.model.availability import why_not_captured
 from modified_lisa.model.fused import fused
 from modified_lisa.model.graphs import Graphs, bucket
 from modified_lisa.model.merged import merge_projections
@@ -101,7 +101,7 @@ class CapturedSplit:
 
 def capture_frozen_parts(model: Any) -> str:
     """Let ``model`` train with captured graphs where that is valid; says in words what was done and why."""
-    obstacle = why_not(model.device)
+    obstacle = why_not_captured(model)
     if obstacle:
         return f"trained without CUDA graphs: {obstacle}"
     if not model.frozen_prefix:

@@ -63,3 +63,19 @@ def test_room_behind_the_prefix_changes_nothing():
             expected, given = answer(model, plain, each), answer(model, roomy, each)
             torch.testing.assert_close(given[0], expected[0], rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(given[1], expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_sams_positions_are_looked_up_once(monkeypatch):
+    model = tiny_model(vision_source="sam")
+    inputs = model.processor([picture()], ["which one could roll away?"])
+    layers = [module for module in model.vision.encoder.modules() if hasattr(module, "get_rel_pos")]
+    with torch.no_grad():
+        _, before, _ = model.compute(inputs)
+        with plain_fused(model, monkeypatch):
+            for _ in range(2):
+                torch.testing.assert_close(model.compute(inputs)[1], before, rtol=1e-4, atol=1e-4)
+            calls: list[int] = []
+            monkeypatch.setattr(type(layers[0]), "get_rel_pos", lambda *_: calls.append(1))
+            model.compute(inputs)
+    assert layers
+    assert not calls

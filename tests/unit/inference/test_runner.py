@@ -1,0 +1,87 @@
+"""What the runner of graphs does around the graphs, with plain calls in their place that keep their results as graphs do."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from factory import picture, tiny_model
+from modified_lisa import Segmenter
+from modified_lisa.inference import runner as runners
+from modified_lisa.model.reading import ImageState
+
+QUERIES = ["the one that could roll away", "<SEG> which of <SEG> these is red?", "what would keep me dry?"]
+
+
+class StaticCalls:
+    """As `Graphs`: one set of results for each combination of shapes, overwritten by the next call."""
+
+    def __init__(
+        self, function: Any, model: Any, pool: Any = None, keep: int = 0, *, fuse: bool = True
+    ) -> None:
+        self.function, self.pool, self.capture_seconds = function, pool, 0.0
+        self.kept: dict[Any, Any] = {}
+
+    def __call__(self, *inputs: torch.Tensor | None) -> Any:
+        with torch.inference_mode(False), torch.no_grad():
+            result = self.function(*inputs)
+        kept = self.kept.setdefault(tuple(None if x is None else tuple(x.shape) for x in inputs), result)
+        if isinstance(kept, ImageState):
+            kept.copy_(result)
+        else:
+            for place, value in zip(kept, result, strict=True):
+                place.copy_(value)
+        return kept
+
+    def clear(self) -> None:
+        self.kept.clear()
+
+
+@pytest.fixture
+def segmenter(monkeypatch) -> Segmenter:
+    monkeypatch.setattr(runners, "Graphs", StaticCalls)
+    segmenter = Segmenter(tiny_model())
+    segmenter.runner = runners.GraphRunner(segmenter.model)
+    return segmenter
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 21])
+def test_batches_of_any_size_give_what_plain_calls_give(segmenter, count):
+    images = [picture(40 + 7 * (row % 4), 60, seed=row) for row in range(count)]
+    inputs = segmenter.model.processor(images, [QUERIES[row % 3] for row in range(count)])
+    plain = runners.PlainRunner(segmenter.model)
+    with torch.inference_mode():
+        for _ in range(2):
+            for given, wanted in zip(segmenter.runner.masks(inputs), plain.masks(inputs), strict=True):
+                torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-4)
+    lengths = {key[0][1] for key in segmenter.runner._forward.kept}
+    assert all(length % 32 == 0 for length in lengths)
+    assert all(key[0][0] in (1, 2, 4, 8, 16) for key in segmenter.runner._forward.kept)
+
+
+def test_sessions_take_turns_with_one_set_of_buffers(segmenter):
+    pictures = [picture(seed=seed) for seed in range(3)]
+    plain = Segmenter(segmenter.model, fast=False)
+    sessions = [segmenter.open(image) for image in pictures]
+    for turn in (2, 0, 1, 1, 0, 2):
+        given = sessions[turn].segment_many(QUERIES)
+        wanted = plain.segment_batch(pictures[turn], QUERIES)
+        for one, other in zip(given, wanted, strict=True):
+            assert (one.masks == other.masks).mean() > 0.999
+    held = [session.state is not None for session in sessions]
+    assert held == [True, True, False], "the last to be asked has the buffers, the others their own copies"
+
+
+def test_a_closed_session_is_not_put_aside(segmenter):
+    first = segmenter.open(picture(seed=1))
+    first.close()
+    second = segmenter.open(picture(seed=2))
+    assert first.state is None
+    assert second.segment("the red one").masks.shape[0] == 1
+
+
+def test_what_stands_between_sessions_does_not_disturb_them(segmenter):
+    with segmenter.open(picture(seed=1)) as session:
+        before = session.segment("the red one").masks
+        segmenter.segment(picture(seed=2), "something else")
+        assert (session.segment("the red one").masks == before).all()
