@@ -1,40 +1,14 @@
 """What the runner of graphs does around the graphs, with plain calls in their place that keep their results as graphs do."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from factory import picture, tiny_model
 from modified_lisa import Segmenter
 from modified_lisa.inference import runner as runners
-from modified_lisa.model.reading import ImageState
+from static_calls import StaticCalls
 
 QUERIES = ["the one that could roll away", "<SEG> which of <SEG> these is red?", "what would keep me dry?"]
-
-
-class StaticCalls:
-    """As `Graphs`: one set of results for each combination of shapes, overwritten by the next call."""
-
-    def __init__(
-        self, function: Any, model: Any, pool: Any = None, keep: int = 0, *, fuse: bool = True
-    ) -> None:
-        self.function, self.pool, self.capture_seconds = function, pool, 0.0
-        self.kept: dict[Any, Any] = {}
-
-    def __call__(self, *inputs: torch.Tensor | None) -> Any:
-        with torch.inference_mode(False), torch.no_grad():
-            result = self.function(*inputs)
-        kept = self.kept.setdefault(tuple(None if x is None else tuple(x.shape) for x in inputs), result)
-        if isinstance(kept, ImageState):
-            kept.copy_(result)
-        else:
-            for place, value in zip(kept, result, strict=True):
-                place.copy_(value)
-        return kept
-
-    def clear(self) -> None:
-        self.kept.clear()
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""What captured training does around its graphs, with plain calls in their place: the gradients of plain training."""
+
+import contextlib
+
+import pytest
+import torch
+
+from factory import picture, tiny_model
+from modified_lisa.training import captured
+from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
+from static_calls import StaticCalls
+
+BATCHES = [
+    ["the red one"],
+    ["what is <SEG>", "all that could be eaten by somebody who is hungry"],
+    ["the blue one"],
+    ["<SEG> and <SEG>", "which?", "what would keep me dry in the rain, if it rained here?"],
+]
+
+
+@pytest.fixture(autouse=True)
+def _without_graphs(monkeypatch):
+    monkeypatch.setattr(captured, "Graphs", StaticCalls)
+    monkeypatch.setattr(captured, "why_not_captured", lambda model: None)
+    monkeypatch.setattr(captured, "fused", lambda model: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda function, sample, pool: function)
+
+
+def gradients(model, texts):
+    model.zero_grad()
+    masks = model([picture(30 + 9 * row, 50, seed=row) for row in range(len(texts))], texts)["pred_masks"]
+    sum(mask.square().mean() for mask in masks).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"vision_source": "dual"}, {"seg_state": "before"}, {"train_mask_decoder": True}], ids=str
+)
+def test_it_gives_the_gradients_of_plain_training(options):
+    model = tiny_model(**options).train()
+    wanted = [gradients(model, texts) for texts in BATCHES]
+    assert "captured" in capture_frozen_parts(model)
+    for _ in range(2):  # the second time every buffer has been used by other batches
+        for texts, expected in zip(BATCHES, wanted, strict=True):
+            given = gradients(model, texts)
+            assert given.keys() == expected.keys()
+            for name, value in given.items():
+                torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6, msg=name)
+    release_frozen_parts(model)
+    torch.testing.assert_close(gradients(model, BATCHES[0]), wanted[0])
+
+
+@pytest.mark.parametrize(
+    "options", [{"lora_r": 2}, {"train_projector": True}, {"vision_source": "sam"}], ids=str
+)
+def test_where_the_prompt_depends_on_trained_weights_it_says_so(options):
+    model = tiny_model(**options)
+    plain = model.split_forward
+    assert "full backward pass" in capture_frozen_parts(model)
+    assert model.split_forward is plain
+
+
+def test_masks_without_a_gradient_do_not_touch_what_training_keeps():
+    model = tiny_model().train()
+    capture_frozen_parts(model)
+    calls = []
+    model.vision.encoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    with torch.no_grad():
+        before = model([picture()], ["the red one"])["pred_masks"][0]
+    torch.testing.assert_close(model([picture()], ["the red one"])["pred_masks"][0].detach(), before)
+    assert len(calls) == 2
