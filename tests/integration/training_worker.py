@@ -50,6 +50,8 @@ def main(folder: str, batch_size: str, accumulation: str, case: str) -> None:
     except ModifiedLISAError as error:
         rank = os.environ.get("RANK", "0")
         Path(folder, f"error_{rank}.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+    # One process that takes its end of the connection down while the other is still speaking may abort.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
