@@ -25,6 +25,8 @@ import torch
 import vlm as vlm_training
 from data import Maker
 from ring import Ring, default_workers
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from modified_lisa.data.scenes import describe, make_queries, make_scene
 from modified_lisa.data.scenes.facts import FACTS
@@ -42,6 +44,8 @@ from modified_lisa.model.tiny import (
 BEGAN = time.monotonic()
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets"
 WORDS = Path(__file__).with_name("words.txt")
+HEADS = "tiny-vlm-heads.safetensors"
+"""The heads of the VLM's pretraining: `default.py` and ``--start`` can begin with them. Not shipped."""
 SMALLEST_VLM = VlmSizes(vision_width=48, vision_layers=4, vision_heads=2, width=48, layers=2, heads=2, mlp=96)
 SMALLEST_SAM = SamSizes(width=32, layers=2, heads=2, channels=128, decoder_mlp=64, decoder_heads=2)
 """For ``--smoke``: tries the code, learns nothing."""
@@ -117,7 +121,18 @@ def main() -> None:
     parser.add_argument(
         "--text_tokens", type=int, default=376, help="tokens of questions and queries behind an image"
     )
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of AdamW")
+    parser.add_argument(
+        "--muon_lr", type=float, default=4e-3, help="of Muon, for the matrices of the VLM's layers; 0: AdamW"
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder with a tiny-vlm to continue from, and with its heads if they were kept",
+    )
+    parser.add_argument(
+        "--hold", type=float, default=0.4, help="share of the time after which the VLM's rate falls; 1: never"
+    )
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes that render")
     parser.add_argument(
         "--capacity",
@@ -130,9 +145,14 @@ def main() -> None:
     parser.add_argument("--tokenizer_scenes", type=int, default=4000)
     parser.add_argument("--save_every", type=float, default=60, help="seconds between saves")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
+    parser.add_argument(
+        "--capture", action="store_true", help="the VLM's step as one CUDA graph, without the optimizer"
+    )
     parser.add_argument("--smoke", action="store_true", help="the smallest sizes, to try the code")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # The threads that prepare batches must not keep the one that launches waiting for its usual 5 ms.
+    sys.setswitchinterval(5e-4)
     batch = options.batch or {"vlm": 96, "sam": 48}[options.part]
     folder = options.out / f"tiny-{options.part}"
 
@@ -140,15 +160,20 @@ def main() -> None:
     maker: dict[str, Any] = {"side": 336, "interpolation": "bicubic", "mean": vlm_training.MEAN}
     tokenizer = None
     if options.part == "vlm":
-        tokenizer = build_tokenizer(corpus(options.seed, options.tokenizer_scenes, options.workers), 4096)
+        if options.start:
+            tokenizer = AutoTokenizer.from_pretrained(options.start / "tiny-vlm")
+        else:
+            tokenizer = build_tokenizer(corpus(options.seed, options.tokenizer_scenes, options.workers), 4096)
         lone = vlm_training.seg_ids(tokenizer)
         print(
             f"tokenizer: {len(tokenizer)} tokens; 'segmentation mask' is {tokenizer.convert_ids_to_tokens(lone)}",
             flush=True,
         )
 
+        core = tokenizer.backend_tokenizer
+
         def encode(text: str) -> list[int]:
-            return list(tokenizer.encode(text, add_special_tokens=False))
+            return list(core.encode(text, add_special_tokens=False).ids)
 
         # Behind the query stands " <SEG>", whose blank belongs to the <SEG>.
         maker |= {"answer": encode, "query": lambda text: encode(f"\n{text}")}
@@ -180,16 +205,36 @@ def main() -> None:
         "save_every": options.save_every,
     }  # fmt: skip
     if options.part == "vlm":
-        model = build_vlm(tokenizer, SMALLEST_VLM if options.smoke else None)
+        if options.start:
+            model = LlavaForConditionalGeneration.from_pretrained(
+                options.start / "tiny-vlm", dtype=torch.float32
+            )
+        else:
+            model = build_vlm(tokenizer, SMALLEST_VLM if options.smoke else None)
+        learner = vlm_training.Learner(model, tokenizer)
+        if options.start and (options.start / HEADS).is_file():
+            learner.heads.load_state_dict(load_file(options.start / HEADS))
 
         def save() -> None:
-            save_vlm(folder, copy.deepcopy(model).cpu(), tokenizer, torch.float16)
+            # Copies of the weights alone: the compiled layers cannot be copied.
+            weights = {name: value.cpu() for name, value in model.state_dict().items()}
+            clean = type(model)(model.config)
+            clean.load_state_dict(weights)
+            save_vlm(folder, clean, tokenizer, torch.float16)
+            heads = {name: value.cpu().contiguous() for name, value in learner.heads.state_dict().items()}
+            save_file(heads, options.out / HEADS)
 
-        result, learner = vlm_training.train(
-            model, tokenizer, ring, text_tokens=options.text_tokens, save=save, **shared
+        result = vlm_training.train(
+            learner,
+            tokenizer,
+            ring,
+            text_tokens=options.text_tokens,
+            muon_lr=options.muon_lr,
+            hold=options.hold,
+            captured=options.capture,
+            save=save,
+            **shared,
         )
-        options.out.mkdir(parents=True, exist_ok=True)
-        save_heads(options.out / "tiny-vlm-heads.safetensors", learner)
     else:
         model = build_sam(SMALLEST_SAM if options.smoke else None)
 
@@ -212,7 +257,14 @@ def main() -> None:
     )  # fmt: skip
     write_json(
         options.out / f"tiny-{options.part}.json",
-        {"part": options.part, "options": vars(options) | {"out": str(options.out)}, **result},
+        {
+            "part": options.part,
+            "options": {
+                name: str(value) if isinstance(value, Path) else value
+                for name, value in vars(options).items()
+            },
+            **result,
+        },
     )
     print(
         json.dumps(
@@ -224,16 +276,6 @@ def main() -> None:
             }
         )
     )
-
-
-def save_heads(path: Path, learner: Any) -> None:
-    """The bridge and the projection of the pretraining: `default.py --heads` can start from them. Not shipped."""
-    from safetensors.torch import save_file
-
-    heads = learner.heads
-    weights = {f"vision.bridge.{name}": value for name, value in heads.bridge.state_dict().items()}
-    weights |= {f"seg_projection.{name}": value for name, value in heads.projection.state_dict().items()}
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, path)
 
 
 if __name__ == "__main__":

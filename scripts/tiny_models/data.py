@@ -1,11 +1,13 @@
 """Scenes as examples for pretraining. All maps lie in the model's square (see `modified_lisa.geometry`)."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from modified_lisa.data.scenes import QUERY_KINDS, Scene, describe, make_queries, make_scene
 from modified_lisa.data.scenes.colours import COLOURS
@@ -111,9 +113,11 @@ def _names(scene: Scene) -> np.ndarray:
 
 def normalised(squares: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8 (B, 3, S, S) -> float32, as an encoder wants it."""
-    shape = (1, 3, 1, 1)
-    centre = torch.tensor(mean, device=squares.device).view(shape)
-    return (squares.float() / 255 - centre) / torch.tensor(std, device=squares.device).view(shape)
+    # Channel by channel: a tensor of the constants would have to be copied to the device each time.
+    channels = [
+        (squares[:, channel].float() / 255 - mean[channel]) / std[channel] for channel in range(len(mean))
+    ]
+    return torch.stack(channels, dim=1)
 
 
 def chosen_labels(targets: Sequence[Sequence[int]]) -> np.ndarray:
@@ -122,3 +126,25 @@ def chosen_labels(targets: Sequence[Sequence[int]]) -> np.ndarray:
     for row, members in enumerate(targets):
         chosen[row, [member + 1 for member in members]] = True
     return chosen
+
+
+def patch_boxes(labels: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each patch can know of its object: float32 (B, P, 5), and whether it has one, bool (B, P).
+
+    The distances from the patch's centre to the left, upper, right and lower end of what is visible of the object, in
+    quarters of the square's side, and the logarithm of its share of the square. ``labels`` is int64 (B, S, S), ``centres``
+    the label of each patch's centre, int64 (B, P).
+    """
+    side, patches = labels.shape[1], math.isqrt(centres.shape[1])
+    is_label = F.one_hot(labels, PADDING + 1)
+    rows, columns = is_label.sum(2), is_label.sum(1)  # (B, S, N): how often each label stands in a row
+    ends = []
+    for counts in (columns, rows):
+        there = (counts > 0).int()
+        ends += [there.argmax(1) / side, 1 - there.flip(1).argmax(1) / side]
+    left, right, upper, lower = ((end * 1.0).gather(1, centres) for end in ends)
+    share = (rows.sum(1) / side**2).clamp(min=1e-5).log().gather(1, centres)
+    middle = (torch.arange(patches, device=labels.device) + 0.5) / patches
+    x, y = middle.repeat(patches), middle.repeat_interleave(patches)
+    boxes = torch.stack([(x - left) * 4, (y - upper) * 4, (right - x) * 4, (lower - y) * 4, share], dim=2)
+    return boxes, (centres > 0) & (centres < PADDING)

@@ -20,9 +20,9 @@ import torch
 from build import ASSETS, machine
 from card import write_card
 from data import Maker
+from optimizers import make_optimizer, rate_at
 from packed import Texts, losses_of
 from ring import Ahead, Ring, default_workers, on_device
-from vlm import make_optimizer, rate_at
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.data import ReasonSegDataset
@@ -144,13 +144,21 @@ def run(options: argparse.Namespace, out: Path, scenes: Path) -> None:
 
 
 def start_from(model: ModifiedLISA, heads: dict[str, torch.Tensor]) -> int:
-    """Copy the heads of the pretraining into the parts of the model that have their shapes; how many weights."""
+    """Copy bridge and projection of the pretraining into the parts of the model that have their shapes; how many
+    weights."""
+    places = {"bridge.": "vision.bridge.", "projection.": "seg_projection."}
+    given = {
+        place + name.removeprefix(head): value
+        for name, value in heads.items()
+        for head, place in places.items()
+        if name.startswith(head)
+    }
     own = model.state_dict()
-    fitting = {name: value for name, value in heads.items() if name in own and own[name].shape == value.shape}
-    if len(fitting) < len(heads):
-        raise SystemExit(f"--heads do not fit this model: {sorted(set(heads) - set(fitting))[:5]}")
-    model.load_state_dict(fitting, strict=False)
-    return sum(value.numel() for value in fitting.values())
+    wrong = [name for name, value in given.items() if name not in own or own[name].shape != value.shape]
+    if wrong or not given:
+        raise SystemExit(f"--heads do not fit this model: {wrong[:5] or 'no bridge and no projection in it'}")
+    model.load_state_dict(given, strict=False)
+    return sum(value.numel() for value in given.values())
 
 
 def save(out: Path, model: ModifiedLISA) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from data import NAMES, PADDING, Words, chosen_labels, normalised
+from optimizers import make_optimizer, rate_at
 from ring import Ahead, Ring
 from torch import nn
-from vlm import make_optimizer, rate_at
 
 from modified_lisa.losses import bce_loss, dice_loss
 

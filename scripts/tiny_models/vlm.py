@@ -8,12 +8,12 @@ Losses, all but the first through heads that are thrown away:
   to say there which objects are meant;
 - objects: the mean logit over the cells of each object says whether it is among them;
 - nothing: the same state knows whether anything is meant at all;
-- patches: each patch of the vision tower knows its kind, colour and pattern, and where in it things begin.
+- patches: each patch of the vision tower knows kind, colour and pattern of its object, how large that is and where
+  it ends, and where in the patch things begin.
 
 Shapes: B scenes, P patches (576), Q queries of a scene, T tokens, N = PADDING + 1 labels.
 """
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import NAMES, PADDING, Words, normalised
+from captured import Captured
+from data import NAMES, PADDING, normalised, patch_boxes
+from optimizers import make_optimizers, rate_at
+from packer import MOST_QUERIES, SEG, Packer, image_place
 from ring import Ahead, Ring
 from torch import nn
 
@@ -32,9 +35,6 @@ from modified_lisa.model.mask_head import SegProjection
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 GRID = 64
 CHANNELS = 128
-MOST_QUERIES = 24
-SEG = -2
-"""Marks the place behind a query among the token ids, until the embeddings are looked up."""
 WEIGHTS = {
     "words": 0.7,
     "masks": 2.0,
@@ -43,64 +43,9 @@ WEIGHTS = {
     "kind": 0.4,
     "colour": 0.3,
     "texture": 0.2,
+    "boxes": 1.0,
     "edges": 0.4,
 }
-
-
-class Packer:
-    """Scenes as token rows of one length: the image once, then questions and queries, each blind to the others."""
-
-    def __init__(self, tokenizer: Any, text_tokens: int, answers: float = 0.3) -> None:
-        image = tokenizer.convert_tokens_to_ids("<image>")
-        self.begin = [*tokenizer.encode("USER: "), *[image] * 576]
-        self.length = -(-(len(self.begin) + text_tokens) // 64) * 64
-        self.pad, self.end = int(tokenizer.pad_token_id), int(tokenizer.eos_token_id)
-        self.answers = answers
-
-    def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """ids, labels (-100: not predicted), segment (0: the image's part, -1: padding), positions, each int64
-        (B, T); at (B, Q), the place of each query's end, -1 for none; chosen, bool (B, Q, N); kinds (B, Q);
-        names (B, 3, N)."""
-        shape = (len(words), self.length)
-        ids, labels = np.full(shape, self.pad), np.full(shape, -100)
-        segment, positions = np.full(shape, -1), np.zeros(shape, np.int64)
-        at = np.full((len(words), MOST_QUERIES), -1)
-        chosen = np.zeros((len(words), MOST_QUERIES, PADDING + 1), bool)
-        kinds = np.zeros((len(words), MOST_QUERIES), np.int64)
-        start = len(self.begin)
-        ids[:, :start], segment[:, :start] = self.begin, 0
-        positions[:, :start] = np.arange(start)
-        for row, scene in enumerate(words):
-            place, number, asked = start, 0, 0
-            answers = rng.permutation(len(scene.answers)).tolist()
-            queries = rng.permutation(len(scene.queries)).tolist()
-            while (answers or queries) and place < self.length:
-                number += 1
-                if queries and asked < MOST_QUERIES and not (answers and rng.random() < self.answers):
-                    wordings, targets, kind = scene.queries[queries.pop()]
-                    part = [*wordings[int(rng.integers(len(wordings)))], SEG]
-                    if place + len(part) > self.length:
-                        break
-                    at[row, asked], kinds[row, asked] = place + len(part) - 1, kind
-                    chosen[row, asked, [target + 1 for target in targets]] = True
-                    asked += 1
-                elif answers:
-                    question, answer = scene.answers[answers.pop()]
-                    part = [*question, *answer, self.end]
-                    if place + len(part) > self.length:
-                        break
-                    labels[row, place + len(question) : place + len(part)] = part[len(question) :]
-                else:
-                    break
-                last = place + len(part)
-                ids[row, place:last], segment[row, place:last] = part, number
-                positions[row, place:last] = np.arange(start, start + len(part))
-                place = last
-        arrays = {
-            "ids": ids, "labels": labels, "segment": segment, "positions": positions, "at": at, "chosen": chosen,
-            "kinds": kinds, "names": np.stack([scene.names for scene in words]),
-        }  # fmt: skip
-        return {key: torch.from_numpy(value) for key, value in arrays.items()}
 
 
 class Heads(nn.Module):
@@ -115,6 +60,7 @@ class Heads(nn.Module):
         self.patches = nn.ModuleDict(
             {name: nn.Linear(vision_width, len(table) + 1) for name, table in NAMES.items()}
         )
+        self.boxes = nn.Linear(vision_width, 5)
         self.edges = nn.Linear(vision_width, 16)
 
 
@@ -133,10 +79,17 @@ class Learner(nn.Module):
         deepest = vision.num_hidden_layers - 1
         self.layers = default_layers("pyramid", deepest)
         self.heads = Heads(vision.hidden_size, text.hidden_size, len(self.layers))
+        self.place = image_place(tokenizer)
         self.register_buffer("seg", torch.tensor(seg_ids(tokenizer)), persistent=False)
 
+    def layers_of_the_vlm(self) -> list[nn.Module]:
+        """The transformer layers of the vision tower and of the language model."""
+        inner = self.vlm.model
+        return [*inner.vision_tower.encoder.layers, *inner.language_model.layers]
+
     def forward(self, pixels: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Logits of the words (places, vocabulary), masks (B, Q, GRID, GRID), nothing (B, Q), features of layers."""
+        """Logits of the words (B, MOST_WORDS, vocabulary), masks (B, Q, GRID, GRID), nothing (B, Q), features of
+        layers. Nothing in it depends on the values of the batch, so that it can be captured."""
         inner = self.vlm.model
         states = inner.vision_tower(pixels, output_hidden_states=True).hidden_states
         features = [state[:, 1:] for state in states]
@@ -144,10 +97,8 @@ class Learner(nn.Module):
         table = inner.language_model.get_input_embeddings()
         embeds = table(ids.clamp(min=0))
         embeds = torch.where((ids == SEG)[..., None], table(self.seg).mean(0), embeds)
-        image = ids == self.vlm.config.image_token_id
-        embeds = embeds.masked_scatter(
-            image[..., None], inner.multi_modal_projector(features[-2]).to(embeds.dtype)
-        )
+        image = inner.multi_modal_projector(features[-2]).to(embeds.dtype)
+        embeds = torch.cat([embeds[:, : self.place.start], image, embeds[:, self.place.stop :]], dim=1)
         order = torch.arange(ids.shape[1], device=ids.device)
         seen = (segment[:, None, :] == 0) | (segment[:, None, :] == segment[:, :, None])
         mask = seen & (order[None, None, :] <= order[None, :, None])
@@ -157,9 +108,8 @@ class Learner(nn.Module):
             position_ids=batch["positions"],
             use_cache=False,
         ).last_hidden_state
-        spoken = batch["labels"][:, 1:] != -100
-        words = self.vlm.lm_head(hidden[:, :-1][spoken])
-        ends = hidden.gather(1, batch["at"].clamp(min=0)[..., None].expand(-1, -1, hidden.shape[-1]))
+        words = self.vlm.lm_head(_at(hidden, batch["said"] - 1))
+        ends = _at(hidden, batch["at"])
         cells = self.heads.bridge([features[layer] for layer in self.layers])
         masks = (
             torch.einsum("bqc,bchw->bqhw", self.heads.projection(ends).to(cells.dtype), cells) / CHANNELS**0.5
@@ -170,13 +120,14 @@ class Learner(nn.Module):
         self, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The losses by name, and the IoU of each query (B, Q), 1 for nothing where nothing is right."""
-        with torch.autocast(squares.device.type, dtype=torch.bfloat16):
+        with torch.autocast(squares.device.type, dtype=torch.bfloat16, cache_enabled=False):
             words, masks, nothing, deep, shallow = self(normalised(squares, MEAN, STD), batch)
         losses: dict[str, torch.Tensor] = {}
-        wanted = batch["labels"][:, 1:]
-        losses["words"] = F.cross_entropy(words.float(), wanted[wanted != -100], reduction="sum") / max(
-            1, len(words)
+        wanted = batch["ids"].gather(1, batch["said"]).masked_fill(batch["said"] == 0, -100)
+        told = F.cross_entropy(
+            words.flatten(0, 1).float(), wanted.flatten(), ignore_index=-100, reduction="sum"
         )
+        losses["words"] = told / (wanted != -100).sum().clamp(min=1)
 
         asked = batch["at"] >= 0
         cells = labels[:, 2::4, 2::4].flatten(1)
@@ -187,7 +138,7 @@ class Learner(nn.Module):
         bce = (each * inside).sum(2) / inside.sum(2)
         share = logits.sigmoid() * inside
         expected, given = target.sum(2), share.sum(2)
-        smooth = torch.where(expected > 0, 1.0, 40.0)
+        smooth = 40.0 - 39.0 * (expected > 0)
         dice = 1 - (2 * (share * target).sum(2) + smooth) / (given + expected + smooth)
         losses["masks"] = ((4 * bce + dice) * asked).sum() / asked.sum()
         # Small things and large ones count alike, and what is no thing does not.
@@ -205,41 +156,35 @@ class Learner(nn.Module):
         with torch.no_grad():
             found = (logits > 0) & inside
             union = (found | target).sum(2)
-            iou = torch.where(union > 0, (found & target).sum(2) / union.clamp(min=1), 1.0)
+            iou = ((found & target).sum(2) / union.clamp(min=1)).masked_fill(union == 0, 1.0)
 
         centres = (
             F.interpolate(labels[:, None].float(), (24, 24), mode="nearest-exact")[:, 0].long().flatten(1)
         )
-        weight = torch.where((centres > 0) & (centres < PADDING), 1.0, 0.15).flatten()
+        weight = 0.15 + 0.85 * ((centres > 0) & (centres < PADDING)).flatten()
         for row, (name, head) in enumerate(self.heads.patches.items()):
             named = batch["names"][:, row].gather(1, centres).flatten()
             loss = F.cross_entropy(head(deep).flatten(0, 1).float(), named, reduction="none")
             losses[name] = (loss * weight).sum() / weight.sum()
         occupied = ((labels > 0) & (labels < PADDING)).float()[:, None]
         fine = F.pixel_unshuffle(F.interpolate(occupied, (96, 96), mode="area"), 4).flatten(2).transpose(1, 2)
+        boxes, visible = patch_boxes(labels[:, 1::2, 1::2], centres)
+        off = F.smooth_l1_loss(self.heads.boxes(deep).float(), boxes, beta=0.1, reduction="none").mean(2)
+        losses["boxes"] = (off * visible).sum() / visible.sum().clamp(min=1)
         losses["edges"] = F.binary_cross_entropy_with_logits(self.heads.edges(shallow).float(), fine)
         return losses, iou
 
 
-def rate_at(share: float, peak: float, warm: float = 0.03) -> float:
-    """The learning rate when ``share`` of the time is spent: a short rise, then a cosine to nearly 0."""
-    return peak * min(1.0, share / warm) * (0.5 * (1 + math.cos(math.pi * min(1.0, share))) + 0.005)
+def _at(hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(B, T, C) and (B, K) -> (B, K, C); a place below 0 counts as 0."""
+    return hidden.gather(1, places.clamp(min=0)[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
-def make_optimizer(modules: list[nn.Module], lr: float, device: torch.device) -> torch.optim.AdamW:
-    """AdamW over what trains in ``modules``; biases, norms and single vectors do not decay."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=device.type == "cuda")
-
-
-@torch.no_grad()
 def validate(learner: Learner, ring: Ring, packer: Packer, batch: int) -> dict[str, Any]:
-    """Means over the val scenes: losses, IoU on the grid of all queries and by kind, how often nothing is right."""
-    learner.eval()
+    """Means over the val scenes: losses, IoU on the grid of all queries and by kind, how often nothing is right.
+
+    With gradients, as nothing depends on the mode: for another one, all layers would be compiled again.
+    """
     rng = np.random.default_rng(0)
     sums: dict[str, list[float]] = {}
     ious, kinds = [], []
@@ -248,11 +193,10 @@ def validate(learner: Learner, ring: Ring, packer: Packer, batch: int) -> dict[s
         packed = {key: value.to(ring.device) for key, value in packer.pack(words, rng).items()}
         losses, iou = learner.losses(*ring.val_pixels(first, first + len(words)), packed)
         for name, value in losses.items():
-            sums.setdefault(name, []).append(float(value))
+            sums.setdefault(name, []).append(float(value.detach()))
         asked = packed["at"] >= 0
         ious.append(iou[asked].cpu())
         kinds.append(packed["kinds"][asked].cpu())
-    learner.train()
     iou, kind = torch.cat(ious), torch.cat(kinds)
     by_kind = {
         name: round(float(iou[kind == row].mean()), 3)
@@ -267,7 +211,7 @@ def validate(learner: Learner, ring: Ring, packer: Packer, batch: int) -> dict[s
 
 
 def train(
-    vlm: Any,
+    learner: Learner,
     tokenizer: Any,
     ring: Ring,
     *,
@@ -275,37 +219,53 @@ def train(
     batch: int,
     text_tokens: int,
     lr: float,
+    muon_lr: float,
+    hold: float,
     seed: int,
     compiled: bool,
+    captured: bool,
     save: Callable[[], None],
     save_every: float,
-) -> tuple[dict[str, Any], Learner]:
-    """Train until the clock (`time.monotonic`) says ``until``; returns what was reached, and the heads."""
+) -> dict[str, Any]:
+    """Train until the clock (`time.monotonic`) says ``until``; returns what was reached."""
     device = ring.device
     packer = Packer(tokenizer, text_tokens)
-    learner = Learner(vlm, tokenizer).to(device).train()
+    learner.to(device).train()
     if compiled:
-        learner.forward = torch.compile(learner.forward, dynamic=False)  # type: ignore[method-assign]
-    optimizer = make_optimizer([learner], lr, device)
+        # Layers alone: one is compiled for all of its kind. Not their calls, which carry transformers' hooks.
+        for layer in learner.layers_of_the_vlm():
+            layer.forward = torch.compile(layer.forward, dynamic=False)
+    optimizers = make_optimizers(learner, learner.layers_of_the_vlm(), lr, muon_lr, device)
     rng = np.random.default_rng([seed, 1])
 
     def prepare() -> dict[str, torch.Tensor]:
         places, words = ring.draw(rng, batch)
         return {"places": torch.from_numpy(places), **packer.pack(words, rng)}
 
+    def gradients(packed: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        losses, iou = learner.losses(packed["squares"], packed["map"], packed)
+        learner.zero_grad(set_to_none=True)
+        sum(WEIGHTS[name] * loss for name, loss in losses.items()).backward()  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        return {name: loss.detach() for name, loss in losses.items()}, iou
+
     ahead = Ahead(prepare, device)
+    if captured:
+        first = ahead.next()
+        first["squares"], first["map"] = ring.pixels(first.pop("places"))
+        gradients = Captured(gradients, first)
     began = told = saved = time.monotonic()
     step, smooth = 0, {}
     while (now := time.monotonic()) < until:
         share = (now - began) / (until - began)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(share, lr)
+        for optimizer, peak in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(share, peak, hold=hold)
         packed = ahead.next()
-        losses, iou = learner.losses(*ring.pixels(packed["places"]), packed)
-        optimizer.zero_grad(set_to_none=True)
-        sum(WEIGHTS[name] * loss for name, loss in losses.items()).backward()  # type: ignore[union-attr]
-        nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        optimizer.step()
+        packed["squares"], packed["map"] = ring.pixels(packed.pop("places"))
+        losses, iou = gradients(packed)
+        for optimizer, _ in optimizers:
+            optimizer.step()
         step += 1
         if now - told > 10 or step == 1:
             ring.check()
@@ -329,4 +289,4 @@ def train(
         "steps_per_s": round(step / spent, 2),
         "rendered_per_s": round(ring.rate),
     }
-    return {**result, **validate(learner, ring, packer, batch)}, learner
+    return {**result, **validate(learner, ring, packer, batch)}

@@ -53,7 +53,9 @@ def test_an_example_says_what_is_where(tokenizer):
 
 def test_the_state_that_learns_to_point_is_the_one_that_becomes_a_mask(tokenizer, tmp_path):
     """Packed among others and behind one image, a query has the state that ModifiedLISA sees at <SEG>."""
-    from vlm import MEAN, SEG, STD, Learner, Packer, normalised
+    from data import normalised
+    from packer import SEG, Packer
+    from vlm import MEAN, STD, Learner
 
     torch.manual_seed(0)
     vlm = build_vlm(tokenizer, SIZES).eval()
@@ -85,6 +87,8 @@ def test_the_state_that_learns_to_point_is_the_one_that_becomes_a_mask(tokenizer
 def test_both_trainings_take_steps(tokenizer):
     import sam as sam_script
     import vlm as vlm_script
+    from optimizers import make_optimizer
+    from packer import Packer
 
     torch.manual_seed(0)
     made = [example(tokenizer, seed) for seed in range(2)]
@@ -92,8 +96,8 @@ def test_both_trainings_take_steps(tokenizer):
     labels = torch.stack([torch.from_numpy(one.labels).long() for one in made])
     words = [one.words for one in made]
     learner = vlm_script.Learner(build_vlm(tokenizer, SIZES), tokenizer)
-    optimizer = vlm_script.make_optimizer([learner], 3e-3, torch.device("cpu"))
-    packed = vlm_script.Packer(tokenizer, 120).pack(words, np.random.default_rng(0))
+    optimizer = make_optimizer([learner], 3e-3, torch.device("cpu"))
+    packed = Packer(tokenizer, 120).pack(words, np.random.default_rng(0))
     seen = []
     for _ in range(6):
         losses, iou = learner.losses(squares, labels, packed)
@@ -136,3 +140,55 @@ def test_packed_rows_hold_whole_queries_only(tokenizer):
         assert (packed["ids"][row][ends] == SEG).all()
         assert int((packed["ids"][row] == SEG).sum()) == len(ends)
         assert len(set(packed["segment"][row][ends].tolist())) == len(ends)
+
+
+def test_muon_is_that_of_torch_for_matrices_of_any_shape():
+    from optimizers import Muon
+
+    def trained(make):
+        torch.manual_seed(0)
+        matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 4), (4, 8), (8, 4), (6, 6))]
+        unused = torch.nn.Parameter(torch.ones(8, 4))
+        optimizer = make([*matrices, unused])
+        for _ in range(4):
+            optimizer.zero_grad()
+            sum((matrix**2).sum() + matrix.sin().sum() for matrix in matrices).backward()
+            optimizer.step()
+        assert (unused == 1).all()
+        return matrices
+
+    ours = trained(lambda matrices: Muon(matrices, lr=0.02, weight_decay=0.1))
+    theirs = trained(
+        lambda matrices: torch.optim.Muon(
+            matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+        )
+    )
+    # Both iterate in bf16, in another order of operations.
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
+
+
+def test_a_patch_knows_where_its_object_ends():
+    from data import PADDING, patch_boxes
+
+    labels = torch.zeros(1, 48, 48, dtype=torch.long)
+    labels[0, 12:36, 6:42] = 2
+    labels[0, :, 46:] = PADDING
+    centres = labels[:, 1::2, 1::2].flatten(1)
+    boxes, visible = patch_boxes(labels, centres)
+    assert visible.sum() == (centres == 2).sum()
+    place = 8 * 24 + 9  # the patch of rows 16 and 17, columns 18 and 19
+    x, y = 9.5 / 24, 8.5 / 24
+    wanted = [4 * (x - 6 / 48), 4 * (y - 12 / 48), 4 * (42 / 48 - x), 4 * (36 / 48 - y)]
+    torch.testing.assert_close(boxes[0, place, :4], torch.tensor(wanted))
+    torch.testing.assert_close(boxes[0, place, 4], torch.tensor(24 * 36 / 48**2).log())
+
+
+def test_a_learning_rate_rises_stays_and_falls():
+    from optimizers import rate_at
+
+    assert rate_at(0.015, 1.0) < 0.6
+    assert rate_at(0.3, 1.0, hold=0.4) == rate_at(0.4, 1.0, hold=0.4)
+    assert rate_at(0.7, 1.0, hold=0.4) < rate_at(0.5, 1.0, hold=0.4)
+    assert rate_at(1.0, 1.0, hold=0.4) < 0.01
+    assert rate_at(1.0, 1.0, hold=1.0) > 0.99
