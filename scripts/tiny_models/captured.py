@@ -23,7 +23,8 @@ class Captured:
                 function(self._given)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Other threads go on preparing batches, which allocates pinned memory.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._returned = function(self._given)
 
     def __call__(self, batch: Batch) -> Any:

@@ -5,6 +5,7 @@ it can only be replayed on tensors of the same shapes at the same addresses, so 
 """
 
 import contextlib
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,6 +25,13 @@ KEEP = 24
 def bucket(length: int, step: int = 32) -> int:
     """``length`` rounded up to a multiple of ``step``, so that few graphs serve all lengths."""
     return -(-length // step) * step
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures: cuBLAS keeps 32 MiB for each stream that it has ever seen, 1 GiB for the 32 that
+    torch hands out in turn."""
+    return torch.cuda.Stream(device)
 
 
 class Graphs:
@@ -83,7 +91,7 @@ class Graphs:
         # Not as inference tensors, even where the caller makes such: those could not be written to elsewhere.
         with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(device), fusing:
             static = [None if x is None else x.to(device, copy=True) for x in inputs]
-            side = torch.cuda.Stream()
+            side = _side_stream(device)
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):  # compiles, chooses algorithms, allocates workspaces
                 for _ in range(2):
@@ -91,7 +99,7 @@ class Graphs:
             torch.cuda.current_stream().wait_stream(side)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.graph(graph, pool=self.pool, stream=side):
                 outputs = self.function(*static)
         self._graphs[key] = (graph, static, outputs)
         self.capture_seconds += time.perf_counter() - start
