@@ -20,6 +20,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 
 def number(value: float | None, digits: int = 1) -> str:
+    """With ``digits`` decimals, two at least below 10; a dash for None."""
     if value is None:
         return "–"
     return f"{value:.{digits}f}" if abs(value) >= 10 else f"{value:.{max(digits, 2)}f}"
