@@ -31,7 +31,7 @@ DTYPES = ("bf16", "fp16", "fp32")
 DATASETS = ("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco")
 BRIDGES = ("pyramid", "linear", "fpn")
 SEG_STATES = ("at", "before")
-QUANTIZATIONS = ("nf4", "int8", "none")
+QUANTIZATIONS = ("nf4", "int8", "fp8", "none")
 SEG_PROJECTIONS = ("normed", "plain")
 PROTOCOLS = ("native", "lisa")
 
@@ -65,8 +65,8 @@ class ModelConfig:
     quantize: bool | None = None
     """Quantise the language model's linear layers; None: unless ``quantization`` is ``none``. Read back, a bool."""
     quantization: str | None = None
-    """How: ``nf4`` (4 bit, double quantisation), ``int8`` (LLM.int8, CUDA only) or ``none``; None: by ``quantize``.
-    Read back, one of the three names."""
+    """How: ``nf4`` (4 bit, double quantisation), ``int8`` (LLM.int8), ``fp8`` (e4m3, GPUs from compute
+    capability 8.9 on) or ``none``; None: by ``quantize``. Read back, one of these names."""
     bridge: str = "pyramid"
     """Design of the bridge from vision features to SAM's embedding (``vlm`` only)."""
     bridge_layers: tuple[int, ...] | None = None

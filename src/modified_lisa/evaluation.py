@@ -6,9 +6,10 @@ pixel belongs to the answer if its logit is above 0, and masks are compared at t
 evaluation does. The other of `PROTOCOLS` measures what the model writes.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from modified_lisa.files import write_json_lines
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.answers.generation import check_answers
 from modified_lisa.model.feature_cache import FeatureCache
+from modified_lisa.model.sharding import is_sharded
 from modified_lisa.protocols.generated import AnsweringSegmenter, measure_answers
 from modified_lisa.protocols.records import sample_record
 from modified_lisa.protocols.teacher_forced import TERMS, Scores, score_batch, terms_of
@@ -40,10 +42,12 @@ __all__ = [
     "evaluate",
     "evaluate_checkpoint",
     "evaluate_protocols",
+    "in_company",
     "raise_together",
     "result_of",
     "score_batch",
     "terms_of",
+    "together",
 ]
 
 PROTOCOLS = ("teacher_forced", "generated")
@@ -109,7 +113,12 @@ def evaluate(
     batches = [
         list(range(first, min(first + batch_size, len(dataset))))
         for first in range(0, len(dataset), batch_size)
-    ][rank::processes]
+    ]
+    company = batches[:1]
+    rounds, batches = -(-len(batches) // processes), batches[rank::processes]
+    counted = len(batches)
+    if is_sharded(model) and counted < rounds:
+        batches = batches + company  # computed only because the others compute
     weights = loss_weights or LossWeights()
     was_training = model.training
     model.eval()
@@ -124,9 +133,13 @@ def evaluate(
                 num_workers=num_workers,
                 complete=None if cache is None else cache.complete,
             )
-            for indices, batch in zip(batches, loaded, strict=True):
-                scores = score_batch(model, batch.to(model.device), weights)
-                scores.check_finite(batch.names)
+            for number, batch in in_company(loaded, model, accelerator):
+                with together(model, accelerator):
+                    scores = score_batch(model, batch.to(model.device), weights)
+                    scores.check_finite(batch.names)
+                if number >= counted:
+                    continue
+                indices = batches[number]
                 records.extend(zip(indices, _records(batch, scores), strict=True))
                 if progress is not None:
                     progress(len(batch))
@@ -150,6 +163,36 @@ def raise_together(problem: ModifiedLISAError | None, accelerator: Accelerator |
         raise problem
     if problems:
         raise type(problems[0])("; ".join(dict.fromkeys(map(str, problems))))
+
+
+def in_company(
+    batches: Iterable[Batch], model: Any, accelerator: Accelerator | None
+) -> Iterator[tuple[int, Batch]]:
+    """``batches``, numbered. Of a sharded model all processes get their next one, or all the error of one."""
+    waiting = enumerate(batches)
+    if not is_sharded(model):
+        yield from waiting
+        return
+    while True:
+        with together(model, accelerator):
+            following = next(waiting, None)
+        if following is None:
+            return
+        yield following
+
+
+@contextlib.contextmanager
+def together(model: Any, accelerator: Accelerator | None) -> Iterator[None]:
+    """Around what all processes do with a sharded model: an error in one is raised in all, so that none goes on alone."""
+    if not is_sharded(model):
+        yield
+        return
+    problem: ModifiedLISAError | None = None
+    try:
+        yield
+    except ModifiedLISAError as error:
+        problem = error
+    raise_together(problem, accelerator)
 
 
 def _records(batch: Batch, scores: Scores) -> list[dict[str, Any]]:

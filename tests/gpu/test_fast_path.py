@@ -12,6 +12,7 @@ from bitsandbytes.nn import Linear4bit, Params4bit
 from factory import picture
 from modified_lisa import ModifiedLISA, Segmenter
 from modified_lisa.inference.runner import PlainRunner
+from modified_lisa.model.availability import why_not_fp8
 from modified_lisa.model.nf4.linear import NF4Linear, decode_fast, merge_nf4
 from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
 
@@ -64,8 +65,10 @@ def test_merged_layers_give_what_each_gives():
         assert torch.equal(layer(x), wanted)
 
 
-@pytest.fixture(scope="module", params=["none", "nf4"])
+@pytest.fixture(scope="module", params=["none", "nf4", "fp8"])
 def model(request) -> ModifiedLISA:
+    if request.param == "fp8" and (obstacle := why_not_fp8(torch.device("cuda"))):
+        pytest.skip(obstacle)
     torch.manual_seed(0)
     return ModifiedLISA("tiny", "tiny", quantization=request.param)
 

@@ -42,6 +42,13 @@ def test_loss_and_metrics_are_equal(runs: tuple[Path, Path]) -> None:
         assert one["val"] == pytest.approx(two["val"], rel=1e-5)
 
 
+def test_in_step_it_is_the_same(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """As with sharded weights, one process computes what is not counted, to keep the other company."""
+    _launch(tmp_path, 2, 1, 2, "good in step")
+    assert _record(tmp_path, 2)["train"] == pytest.approx(_record(runs[0], 2)["train"], rel=1e-5)
+    assert _record(tmp_path, 2)["val"] == pytest.approx(_record(runs[0], 2)["val"], rel=1e-5)
+
+
 def test_weights_are_equal(runs: tuple[Path, Path]) -> None:
     one, two = (
         torch.load(folder / "checkpoints/checkpoint_epoch_2.pt", weights_only=True) for folder in runs
@@ -65,6 +72,8 @@ def test_one_process_goes_on_where_two_stopped(runs: tuple[Path, Path], tmp_path
     [
         ("nan", "TrainingError: the loss is not finite for train/image_3#0"),
         ("bad", "DataError: train/image_3#0 has gone bad"),
+        ("nan in step", "TrainingError: the loss is not finite for train/image_3#0"),
+        ("bad in step", "DataError: train/image_3#0 has gone bad"),
     ],
 )
 def test_processes_stop_together(tmp_path: Path, case: str, says: str) -> None:

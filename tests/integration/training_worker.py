@@ -1,6 +1,7 @@
 """Started by torchrun in test_training_processes.py: a run with the fake model in this process's share.
 
 Usage: training_worker.py FOLDER BATCH_SIZE ACCUMULATION CASE
+"CASE in step": as with sharded weights, for which all processes must call the model equally often.
 """
 
 import os
@@ -11,8 +12,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fake_lisa import FakeLISA, FakeSet, NanLISA
+from modified_lisa import evaluation
 from modified_lisa.config import TrainingConfig
 from modified_lisa.errors import DataError, ModifiedLISAError
+from modified_lisa.training import loop
 from modified_lisa.training.loop import Trainer
 from modified_lisa.training.report import make_accelerator
 
@@ -40,6 +43,9 @@ def main(folder: str, batch_size: str, accumulation: str, case: str) -> None:
     accelerator = make_accelerator(config)
     # Different first weights in each process: the run must make them equal.
     model = FakeLISA(seed=accelerator.process_index)
+    case, _, in_step = case.partition(" ")
+    if in_step:
+        evaluation.is_sharded = loop.is_sharded = lambda _model: True
     train: FakeSet = FakeSet(9)  # the last step has one sample, so one of two processes has nothing to do
     if case == "nan":
         model = NanLISA(train[3].target.shape, seed=accelerator.process_index)

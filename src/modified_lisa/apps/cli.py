@@ -329,7 +329,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--no_quantization", action="store_true", help="load the language model without 4-bit weights"
     )
     group.add_argument(
-        "--quantization", choices=QUANTIZATIONS, help="quantise the language model to 4 bits, 8 bits or not"
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="quantise the language model to 4 bits, 8 bits (int8, fp8) or not",
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from modified_lisa.config import DTYPES, ModelConfig
+from modified_lisa.config import DTYPES, QUANTIZATIONS, ModelConfig
 from modified_lisa.errors import ConfigError
 
 __all__ = ["BenchmarkConfig", "add_arguments", "to_config"]
@@ -26,7 +26,7 @@ class BenchmarkConfig:
     random_init: bool = False
     dtype: str = "bf16"
     quantization: tuple[str, ...] = PRECISIONS
-    """Precisions of the language model, one after another: ``nf4``, ``none``."""
+    """Precisions of the language model, one after another; with ``none``, the others' masks are held against its."""
     sources: tuple[str, ...] = SOURCES
     what: tuple[str, ...] = WHAT
     ablate: bool = False
@@ -39,7 +39,7 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         for flag, values, known in (
-            ("--quantization", self.quantization, PRECISIONS),
+            ("--quantization", self.quantization, QUANTIZATIONS),
             ("--sources", self.sources, SOURCES),
             ("--what", self.what, WHAT),
         ):
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_names,
         default=",".join(PRECISIONS),
         metavar="LIST",
-        help="of the language model, one after another (default: nf4,none)",
+        help="of the language model, one after another: nf4, none, fp8, int8 (default: nf4,none)",
     )
     models.add_argument(
         "--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)"

@@ -57,9 +57,10 @@ class Bench:
 
     def steps(self) -> Iterator[Step]:
         for precision in self.config.quantization:
-            name = {"none": self.config.dtype}.get(precision, precision)
+            name = self._name(precision)
             yield Step({"what": "load", "precision": name}, partial(self._load, precision))
-            for mode in ("eager", "fast") if self.on_gpu else ("eager",):
+            # LLM.int8 waits for the GPU in every product, and cannot be captured.
+            for mode in ("eager", "fast") if self.on_gpu and precision != "int8" else ("eager",):
                 if mode == "fast":
                     if self.config.ablate:
                         yield from self._ablation(name, precision)
@@ -67,6 +68,15 @@ class Bench:
                 for source in self.config.sources:
                     yield from self._source(name, source, mode)
         yield Step({"what": "end"}, self._drop)
+        if "none" in self.config.quantization and "latency" in self.config.what:
+            for precision in [name for name in self.config.quantization if name != "none"]:
+                for source in self.config.sources:
+                    arm = GIVEN if source == "original" else source
+                    keys = {"what": "precision", "precision": precision, "arm": arm}
+                    yield Step(keys, partial(self._against_plain, precision, arm))
+
+    def _name(self, precision: str) -> str:
+        return {"none": self.config.dtype}.get(precision, precision)
 
     def _source(self, precision: str, source: str, mode: str) -> Iterator[Step]:
         what, fast = self.config.what, mode == "fast"
@@ -158,6 +168,14 @@ class Bench:
         if reference is None:
             raise NothingToMeasure("there are no masks of the eager way to compare with")
         return compare(found, reference)
+
+    def _against_plain(self, precision: str, arm: str) -> dict[str, Any]:
+        """Masks of a quantised language model against those of the same weights unquantised, both eager."""
+        plain = self._name("none")
+        ours, reference = self.logits.get((precision, arm)), self.logits.get((plain, arm))
+        if ours is None or reference is None:
+            raise NothingToMeasure(f"there are no masks of {precision if ours is None else plain}")
+        return {"against": plain, **compare(ours, reference)}
 
     def _batch(self, size: int) -> dict[str, Any]:
         return measure_batch(self._pipeline, size, self.config.counted_repeats)

@@ -1,9 +1,11 @@
 """Results of a benchmark as tables (markdown, readable as they are), from what its JSON holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["ablation", "latency", "markdown", "summary", "tables", "with_shares"]
+from modified_lisa.benchmark.markdown import factor, markdown, number, percent
+
+__all__ = ["ablation", "latency", "summary", "tables", "with_shares"]
 
 ARMS = ("original", "original, answer given", "sam", "vlm")
 Row = dict[str, Any]
@@ -50,6 +52,7 @@ def tables(results: Row) -> list[str]:
         ("Operations of one image and query (GFLOP)", _flops(results)),
         ("Weights (million)", _parameters(results)),
         ("Fast against eager: the same masks", _agreement(results)),
+        ("Quantised against not: how far the masks move", _precision(results)),
         ("Gains switched off one after another", ablation(results)),
         ("Load", _load(results)),
     ]
@@ -101,14 +104,14 @@ def latency(results: Row) -> list[str]:
                 row["precision"],
                 row["arm"],
                 row["mode"],
-                _number(row["total_ms"]),
-                _factor(base.get(row["precision"]), row["total_ms"]),
-                _factor(sped.get(row["precision"]), row["total_ms"]),
-                _number(row["model_ms"]),
-                _percent(row.get("matrix_share")),
-                _number(row["peak_gib"], 2),
-                _number(row["card_gib"], 2),
-                _number(row["first_call_s"]),
+                number(row["total_ms"]),
+                factor(base.get(row["precision"]), row["total_ms"]),
+                factor(sped.get(row["precision"]), row["total_ms"]),
+                number(row["model_ms"]),
+                percent(row.get("matrix_share")),
+                number(row["peak_gib"], 2),
+                number(row["card_gib"], 2),
+                number(row["first_call_s"]),
             )
             for row in sorted(rows, key=_order)
         ),
@@ -136,9 +139,9 @@ def ablation(results: Row) -> list[str]:
                 (
                     precision,
                     off,
-                    _number(row["total_ms"]),
-                    "" if before is None else _factor(row["total_ms"], before),
-                    _number(row["peak_gib"], 2),
+                    number(row["total_ms"]),
+                    "" if before is None else factor(row["total_ms"], before),
+                    number(row["peak_gib"], 2),
                 )
             )
             before = row["total_ms"]
@@ -156,7 +159,7 @@ def _stages(results: Row) -> list[str]:
                 row["precision"],
                 row["arm"],
                 row["mode"],
-                *(_number(row["stages_ms"].get(name)) for name in names),
+                *(number(row["stages_ms"].get(name)) for name in names),
             )
             for row in rows
         ),
@@ -181,10 +184,10 @@ def _throughput(results: Row) -> list[str]:
                 row["arm"],
                 row["mode"],
                 row["batch"],
-                _number(row["images_per_s"]),
-                _number(row["ms"] / row["batch"]),
-                _percent(row.get("matrix_share")),
-                _number(row["peak_gib"], 2),
+                number(row["images_per_s"]),
+                number(row["ms"] / row["batch"]),
+                percent(row.get("matrix_share")),
+                number(row["peak_gib"], 2),
             )
             for row in sorted(_of(results, "throughput"), key=lambda row: (*_order(row), row["batch"]))
         ),
@@ -211,10 +214,10 @@ def _sessions(results: Row) -> list[str]:
                 row["mode"],
                 row["tokens"],
                 row["queries"],
-                _number(row["model_ms"]),
-                _number(row["total_ms"]),
-                _percent(row.get("bandwidth_share")),
-                _number(row["session_gib"], 2),
+                number(row["model_ms"]),
+                number(row["total_ms"]),
+                percent(row.get("bandwidth_share")),
+                number(row["session_gib"], 2),
             )
             for row in sorted(_of(results, "session"), key=_order)
         ),
@@ -242,10 +245,10 @@ def _training(results: Row) -> list[str]:
                 row["arm"],
                 kernels[row["mode"]] if row["precision"] == "nf4" else "",
                 row["way"],
-                _number(row["ms"]),
-                _factor(row["ms"], fast.get(row["precision"])),
-                _number(row["peak_gib"], 2),
-                _number(row["card_gib"], 2),
+                number(row["ms"]),
+                factor(row["ms"], fast.get(row["precision"])),
+                number(row["peak_gib"], 2),
+                number(row["card_gib"], 2),
             )
             for row in sorted(rows, key=_order)
         ),
@@ -260,8 +263,8 @@ def _flops(results: Row) -> list[str]:
         (
             (
                 row["arm"],
-                *(_number(row["flops"].get(name, 0) / 1e9) for name in names),
-                _number(sum(row["flops"].values()) / 1e9),
+                *(number(row["flops"].get(name, 0) / 1e9) for name in names),
+                number(sum(row["flops"].values()) / 1e9),
             )
             for row in rows
         ),
@@ -273,7 +276,7 @@ def _parameters(results: Row) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row["parameters"]))
     return markdown(
         ("part", *(row["arm"] for row in rows)),
-        ((name, *(_number(row["parameters"].get(name, 0) / 1e6, 3) for row in rows)) for name in names),
+        ((name, *(number(row["parameters"].get(name, 0) / 1e6, 3) for row in rows)) for name in names),
     )
 
 
@@ -301,27 +304,31 @@ def _agreement(results: Row) -> list[str]:
     )
 
 
-def _load(results: Row) -> list[str]:
+def _precision(results: Row) -> list[str]:
     return markdown(
-        ("language model", "seconds", "peak GiB"),
+        ("language model", "against", "architecture", "mean / mean logit", "lowest IoU", "mean IoU"),
         (
-            (row["precision"], _number(row["seconds"]), _number(row["peak_gib"], 2))
-            for row in _of(results, "load")
+            (
+                row["precision"],
+                row["against"],
+                row["arm"],
+                f"{row['mean_difference']:.2e}",
+                f"{row['min_iou']:.4f}",
+                f"{row['mean_iou']:.4f}",
+            )
+            for row in _of(results, "precision")
         ),
     )
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Lines of a table with aligned columns; none without rows."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    if not cells:
-        return []
-    widths = [max(len(row[column]) for row in [list(head), *cells]) for column in range(len(head))]
-
-    def line(row: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-
-    return [line(head), "| " + " | ".join("-" * width for width in widths) + " |", *map(line, cells)]
+def _load(results: Row) -> list[str]:
+    return markdown(
+        ("language model", "seconds", "peak GiB"),
+        (
+            (row["precision"], number(row["seconds"]), number(row["peak_gib"], 2))
+            for row in _of(results, "load")
+        ),
+    )
 
 
 def _of(results: Row, what: str) -> list[Row]:
@@ -331,17 +338,3 @@ def _of(results: Row, what: str) -> list[Row]:
 def _order(row: Row) -> tuple[Any, ...]:
     arm = row.get("arm")
     return row["precision"], ARMS.index(arm) if arm in ARMS else len(ARMS), row.get("mode", "")
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.{digits}f}" if abs(value) >= 10 else f"{value:.{max(digits, 2)}f}"
-
-
-def _factor(reference: float | None, value: float | None) -> str:
-    return "–" if not reference or not value else f"{reference / value:.2f}"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"

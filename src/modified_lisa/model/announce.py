@@ -19,8 +19,8 @@ LARGE = 5e8
 """Bytes; a model below is loaded in no time, and silently."""
 
 # NF4 with double quantisation (QLoRA, section 3): 4 bits, an 8-bit scale for each 64 weights, and a 32-bit one
-# for each 256 of those. LLM.int8: 8 bits; its one scale a row is not worth counting.
-_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
+# for each 256 of those. LLM.int8 and fp8: 8 bits; their one scale a row is not worth counting.
+_BYTES = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0, "fp8": 1.0}
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Announcer:
 
     Args:
         name: of the model.
-        quantization: ``nf4``, ``int8`` or ``none``.
+        quantization: ``nf4``, ``int8``, ``fp8`` or ``none``.
         dtype: of what is not quantised.
         verbose: say it on stderr; None: on a terminal, for models above `LARGE`.
     """

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from modified_lisa.model.fp8.linear import FP8Linear
 from modified_lisa.model.nf4.linear import NF4Linear
 
 __all__ = ["describe_parameters", "weights_of"]
@@ -18,6 +19,8 @@ def weights_of(module: nn.Module) -> int:
         total += int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
     if isinstance(module, NF4Linear):
         total += module.in_features * module.out_features
+    if isinstance(module, FP8Linear):
+        total -= module.scale.numel()
     return total
 
 

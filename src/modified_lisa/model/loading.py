@@ -11,9 +11,12 @@ import torch
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.announce import Announcer
+from modified_lisa.model.availability import require_fp8
 from modified_lisa.model.families import family_of
+from modified_lisa.model.fp8.loading import fp8_on_load
 from modified_lisa.model.original_lisa.source import lazy_weights, open_original
 from modified_lisa.model.quantization import (
+    LANGUAGE_MODEL,
     NOT_QUANTIZED,
     QuantizationReport,
     inspect_quantization,
@@ -97,6 +100,7 @@ def load_vlm(
     """
     from transformers import BitsAndBytesConfig
 
+    require_fp8(config.quantization, device)
     if (original := open_original(config.vlm_name)) is not None:
         source, sizes, given = None, original.vlm_config, lazy_weights(original.vlm_origins)
     else:
@@ -119,6 +123,8 @@ def load_vlm(
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED
         )
+    elif config.quantization == "fp8":
+        options["quantization_config"] = fp8_on_load(LANGUAGE_MODEL)
     announcer = Announcer(f"VLM {config.vlm_name}", str(config.quantization), options["dtype"], verbose)
     vlm = _from_pretrained(
         family_of(sizes).model_class(),

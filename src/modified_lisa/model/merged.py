@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modified_lisa.model.fp8.linear import FP8Linear, merge_fp8
 from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4
 
 __all__ = ["merge_projections", "shared_forwards"]
@@ -63,6 +64,8 @@ def shared_forwards(module: nn.Module) -> dict[str, Callable[[torch.Tensor], tor
 def _merge(layers: Sequence[Any]) -> Callable[[torch.Tensor], torch.Tensor] | None:
     if all(type(layer) is NF4Linear for layer in layers):
         return merge_nf4(layers)
+    if all(type(layer) is FP8Linear for layer in layers):
+        return merge_fp8(layers)
     if any(
         type(layer) is not nn.Linear or layer.bias is not None or layer.weight.requires_grad
         for layer in layers

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from modified_lisa.errors import ModelLoadError, QuantizationError
+from modified_lisa.model.fp8.linear import FP8Linear, fp8_suits
 
 __all__ = [
     "BITS",
@@ -26,8 +27,8 @@ LANGUAGE_MODEL = "model.language_model."
 """Where the layers to quantise are, in a ``LlavaForConditionalGeneration``; nothing else ever is."""
 NOT_QUANTIZED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 """Full paths: transformers anchors its matching, so that a bare "vision_tower" silently skips nothing."""
-BITS = {"nf4": 4, "int8": 8}
-_KINDS = {"Linear4bit": 4, "Linear8bitLt": 8}
+BITS = {"nf4": 4, "int8": 8, "fp8": 8}
+_KINDS = {"Linear4bit": 4, "Linear8bitLt": 8, "FP8Linear": 8}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class QuantizedLinear:
 
     name: str
     kind: str
-    """``nf4``, ``nf4 without double quantisation``, ``fp4``, ``int8``, ..."""
+    """``nf4``, ``nf4 without double quantisation``, ``fp4``, ``int8``, ``fp8``, ..."""
     bits: int
     count: int
     """Weights in it, without the bias."""
@@ -51,12 +52,14 @@ class QuantizationReport:
     """What is quantised in a VLM, module by module; ``str()`` is a summary, `table` names each."""
 
     asked: str
-    """``nf4``, ``int8`` or ``none``."""
+    """``nf4``, ``int8``, ``fp8`` or ``none``."""
     quantized: tuple[QuantizedLinear, ...]
     plain: tuple[str, ...]
     """Linear layers that are not quantised."""
     other_bytes: int
     """Of all parameters outside the quantised layers."""
+    kept: tuple[str, ...] = ()
+    """Those of ``plain`` in the language model that fp8 cannot take: a side is no multiple of 16."""
 
     @property
     def bytes_before(self) -> int:
@@ -69,11 +72,12 @@ class QuantizationReport:
     def check(self) -> "QuantizationReport":
         """This report, if what was quantised is what was asked for, and all of it.
 
-        Asked for are all linear layers of the language model, and none elsewhere. transformers skips or
+        Asked for are all linear layers of the language model (in fp8: all whose sides are multiples of 16), and none
+        elsewhere. transformers skips or
         includes layers by patterns, and says nothing when a pattern does not match. Raises QuantizationError.
         """
         stray = [layer.name for layer in self.quantized if not layer.name.startswith(LANGUAGE_MODEL)]
-        left = [name for name in self.plain if name.startswith(LANGUAGE_MODEL)]
+        left = [name for name in self.plain if name.startswith(LANGUAGE_MODEL) and name not in self.kept]
         wrong = [f"{layer.name} is {layer.kind}" for layer in self.quantized if layer.kind != self.asked]
         if self.asked == "none":
             if self.quantized:
@@ -98,8 +102,16 @@ class QuantizationReport:
         kinds = ", ".join(sorted({layer.kind for layer in self.quantized}))
         return (
             f"quantised to {kinds}: {len(self.quantized)} linear layers of the language model, {count / 1e6:,.1f} million "
-            f"weights, {binary_size(before)} -> {binary_size(after)} ({8 * after / count:.2f} bits each); {len(self.plain)} linear "
-            f"layers elsewhere are not; the VLM takes {binary_size(self.bytes_after)}"
+            f"weights, {binary_size(before)} -> {binary_size(after)} ({8 * after / count:.2f} bits each); {len(self.plain) - len(self.kept)} linear "
+            f"layers elsewhere are not; the VLM takes {binary_size(self.bytes_after)}" + self._kept_in_words()
+        )
+
+    def _kept_in_words(self) -> str:
+        if not self.kept:
+            return ""
+        return (
+            f"; {len(self.kept)} of the language model's stay unquantised, since a side is no multiple of 16, which fp8 "
+            f"needs ({_some(list(self.kept))})"
         )
 
     def table(self) -> str:
@@ -117,14 +129,14 @@ def inspect_quantization(vlm: nn.Module, asked: str) -> QuantizationReport:
     """Look at every linear layer of a ``LlavaForConditionalGeneration``; `QuantizationReport.check` judges it."""
     dtypes = [p.dtype for p in vlm.parameters() if p.is_floating_point()]
     size = max(set(dtypes), key=dtypes.count).itemsize if dtypes else 2
-    quantized, plain = [], []
+    quantized, plain, kept = [], [], []
     own: set[int] = set()
     for name, module in vlm.named_modules():
         if type(module).__name__ in _KINDS:
             layer: Any = module
             count = int(layer.in_features * layer.out_features)
             tensors = list(_tensors(layer))
-            own |= {id(layer.weight)}
+            own |= {id(layer.weight), id(getattr(layer, "scale", None))}
             quantized.append(
                 QuantizedLinear(
                     name=name,
@@ -137,11 +149,15 @@ def inspect_quantization(vlm: nn.Module, asked: str) -> QuantizationReport:
             )
         elif isinstance(module, nn.Linear):
             plain.append(name)
+            if asked == "fp8" and name.startswith(LANGUAGE_MODEL) and not fp8_suits(module):
+                kept.append(name)
     other = sum(parameter.nbytes for parameter in vlm.parameters() if id(parameter) not in own)
-    return QuantizationReport(asked, tuple(quantized), tuple(plain), other)
+    return QuantizationReport(asked, tuple(quantized), tuple(plain), other, tuple(kept))
 
 
 def _kind(layer: Any) -> str:
+    if isinstance(layer, FP8Linear):
+        return "fp8" if layer.weight.dtype == torch.uint8 else f"fp8 kept in {layer.weight.dtype}"
     if type(layer).__name__ == "Linear8bitLt":
         return "int8" if layer.weight.dtype == torch.int8 else f"int8 kept in {layer.weight.dtype}"
     state = getattr(layer.weight, "quant_state", None)
@@ -153,6 +169,8 @@ def _kind(layer: Any) -> str:
 def _tensors(layer: Any) -> Iterator[torch.Tensor]:
     """What a quantised layer keeps in memory for its weight."""
     yield layer.weight
+    if isinstance(layer, FP8Linear):
+        yield layer.scale
     state = getattr(layer.weight, "quant_state", None)
     inner = getattr(state, "state2", None)
     scales = [getattr(layer.weight, "SCB", None), getattr(getattr(layer, "state", None), "SCB", None)]
@@ -183,11 +201,14 @@ def bitsandbytes() -> Any:
 
 
 def quantized_linear(layer: nn.Linear, quantization: str, compute_dtype: torch.dtype) -> nn.Linear:
-    """``layer``, on its device, as a frozen bitsandbytes layer: ``nf4`` (with double quantisation) or ``int8``.
+    """``layer``, on its device, frozen: ``nf4`` (with double quantisation), ``int8`` or ``fp8``.
 
     ``layer`` loses its weight, so that one matrix alone is held twice at a time. NF4 and double quantisation:
-    QLoRA, Dettmers et al. 2023; int8: LLM.int8(), Dettmers et al. 2022.
+    QLoRA, Dettmers et al. 2023; int8: LLM.int8(), Dettmers et al. 2022; both by bitsandbytes. A layer whose sizes
+    do not suit fp8 comes back as it is.
     """
+    if quantization == "fp8":
+        return FP8Linear.from_linear(layer) if fp8_suits(layer) else layer
     library = bitsandbytes()
     weight, layer.weight = layer.weight.data, nn.Parameter(torch.empty(0), requires_grad=False)
     shape = (layer.in_features, layer.out_features)

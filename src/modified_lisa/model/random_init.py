@@ -15,6 +15,7 @@ from torch import nn
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ModelLoadError
 from modified_lisa.model.announce import Announcer
+from modified_lisa.model.availability import require_fp8
 from modified_lisa.model.quantization import (
     LANGUAGE_MODEL,
     QuantizationReport,
@@ -46,11 +47,13 @@ def random_vlm(
         dtype: of what is not quantised.
 
     Raises:
+        ConfigError: fp8 on a device that cannot multiply in it.
         ModelLoadError: a name whose sizes are not known.
         QuantizationError: something else was quantised than asked for.
     """
     from transformers import LlavaForConditionalGeneration
 
+    require_fp8(config.quantization, device)
     _, sizes = sizes_of(config.vlm_name, "--vlm_name", "llava")
     with torch.device("meta"):
         vlm = LlavaForConditionalGeneration(sizes)
@@ -125,7 +128,7 @@ def fill(
 
     Args:
         dtype_of: full name of a parameter -> its precision.
-        quantization: of the linear layers of the language model: ``nf4``, ``int8`` or ``none``.
+        quantization: of the linear layers of the language model: ``nf4``, ``int8``, ``fp8`` or ``none``.
         bar: told of the weights that were drawn, a tqdm bar.
     """
     generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))

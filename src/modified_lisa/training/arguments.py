@@ -174,7 +174,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
         "--quantization",
         choices=QUANTIZATIONS,
         metavar="{" + ",".join(QUANTIZATIONS) + "}",
-        help="how the language model is quantised: 4 bits, 8 bits or not (default: nf4; with --no_quantization, none)",
+        help="how the language model is quantised: 4 bits, 8 bits (int8, fp8) or not (default: nf4; with --no_quantization, none)",
     )
     choices = {"choices": BRIDGES, "metavar": "{" + ",".join(BRIDGES) + "}"}
     add(

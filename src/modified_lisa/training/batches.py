@@ -41,15 +41,25 @@ class Step:
     """Dataset indices of each batch of this process; none of them is empty, but there may be none."""
     samples: int
     """Samples of the whole step, over all processes: what its summed loss is divided by."""
+    counted: int
+    """How many of ``batches`` count; one after them is another process's, computed to keep it company."""
 
 
-def plan_epoch(samples: int, layout: Layout, *, rank: int, seed: int, epoch: int) -> list[Step]:
-    """The steps of one epoch for process ``rank``: a shuffle that depends on ``seed`` and ``epoch`` alone."""
+def plan_epoch(
+    samples: int, layout: Layout, *, rank: int, seed: int, epoch: int, in_step: bool = False
+) -> list[Step]:
+    """The steps of one epoch for process ``rank``: a shuffle that depends on ``seed`` and ``epoch`` alone.
+
+    Args:
+        in_step: give all processes the same number of batches, by one that is not counted.
+    """
     order = np.random.default_rng([seed, epoch]).permutation(samples).tolist()
     size = layout.batch_size
     steps = []
     for start in range(0, samples, layout.global_batch):
         taken = order[start : start + layout.global_batch]
         batches = [taken[first : first + size] for first in range(0, len(taken), size)]
-        steps.append(Step(batches=batches[rank :: layout.processes], samples=len(taken)))
+        own = batches[rank :: layout.processes]
+        company = -(-len(batches) // layout.processes) - len(own) if in_step else 0
+        steps.append(Step([*own, *[batches[0]] * company], len(taken), len(own)))
     return steps

@@ -24,6 +24,7 @@ from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.checkpoint import save_checkpoint
 from modified_lisa.model.feature_cache import FeatureCache
+from modified_lisa.model.sharding import is_sharded
 from modified_lisa.pictures import curves, fixed_choice, overlay_sheet
 from modified_lisa.training import resume
 from modified_lisa.training.batches import Layout, plan_epoch
@@ -62,6 +63,7 @@ class Trainer:
         self.layout = Layout(config.batch_size, config.gradient_accumulation_steps, self.processes)
         self.epoch_steps = self.layout.steps(len(train_set))
         self.total_steps = self.epoch_steps * config.epochs
+        self.in_step = is_sharded(model)  # then all processes call the model, or none
         self.stepper = Stepper(model, config, accelerator)
         self.explanations = explanations or {}
         self.cache = cache
@@ -144,7 +146,12 @@ class Trainer:
         """One pass over the train set; the epoch's mean losses and metrics."""
         self.model.train()
         plan = plan_epoch(
-            len(self.train_set), self.layout, rank=self.rank, seed=self.config.seed, epoch=epoch
+            len(self.train_set),
+            self.layout,
+            rank=self.rank,
+            seed=self.config.seed,
+            epoch=epoch,
+            in_step=self.in_step,
         )
         flat = [batch for step in plan for batch in step.batches]
         loaded = load_batches(
@@ -159,7 +166,8 @@ class Trainer:
         iou, seen = 0.0, 0
         for number, planned in enumerate(plan, start=(epoch - 1) * self.epoch_steps):
             rate = self._rate(number)
-            result = self.stepper.step(_take(loaded, len(planned.batches)), planned.samples, rate, metrics)
+            taken = _take(loaded, len(planned.batches))
+            result = self.stepper.step(taken, planned.samples, rate, metrics, counted=planned.counted)
             for term in self.stepper.terms:
                 sums[term] += result.sums[term]
             iou, seen = iou + result.iou, seen + planned.samples
@@ -254,7 +262,7 @@ class Trainer:
         """Peak memory over all processes, and seconds for one image and query on the main process."""
         device = self.accelerator.device
         peak = max(gather_object([peak_memory_gb(device)]))
-        if not self.accelerator.is_main_process:
+        if not (self.accelerator.is_main_process or self.in_step):
             return None
         samples = [self.val_set[index] for index in fixed_choice(len(self.val_set), TIMED_SAMPLES)]
         segmenter = Segmenter(self.model, fast=False)
@@ -271,10 +279,15 @@ class Trainer:
         }
 
     def _draw(self, epoch: int) -> None:
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process or self.in_step:
             samples = [self.val_set[index] for index in fixed_choice(len(self.val_set))]
+            segmenter = Segmenter(self.model, fast=False)
+            if not self.accelerator.is_main_process:  # the same calls, for nothing
+                for sample in samples:
+                    segmenter.segment(sample.image, sample.text)
+                return
             path = self.report.folder / f"overlays_epoch_{epoch}.png"
-            overlay_sheet(path, Segmenter(self.model, fast=False), samples, title=f"val, after epoch {epoch}")
+            overlay_sheet(path, segmenter, samples, title=f"val, after epoch {epoch}")
             curves(self.report.folder / "curves.png", self.report.epochs)
 
     def _save(self, path: Path, record: dict[str, Any], extra: dict[str, Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from modified_lisa.config import TrainingConfig
 from modified_lisa.errors import ConfigError
 from modified_lisa.files import write_json
 
-__all__ = ["Report", "make_accelerator", "plain_config"]
+__all__ = ["Report", "make_accelerator", "plain_config", "wants_sharding"]
 
 VERSIONS = ("torch", "transformers", "accelerate", "bitsandbytes")
 
@@ -24,7 +25,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     """The processes of this run, and its tracker.
 
     Raises ConfigError for a tracker that accelerate does not know or that is not installed, and for a
-    launcher set up for something other than plain data parallelism.
+    launcher set up for something other than plain data parallelism or FSDP2.
     """
     name = config.log_with
     if name is not None:
@@ -52,12 +53,26 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
             "choose 'multi-GPU' in `accelerate config`."
         ) from error
     kind = str(accelerator.distributed_type.value)
-    if kind != "NO" and not kind.startswith("MULTI_"):
+    if wants_sharding(accelerator):
+        if os.environ.get("FSDP_VERSION", "1") != "2":
+            raise ConfigError(
+                "the launcher is set up for FSDP of version 1; this training works with version 2: "
+                "fsdp_version: 2, as in configs/accelerate/fsdp2.yaml"
+            )
+        # transformers would leave the weights of all processes but the first empty, for `prepare` to fill in.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    elif kind != "NO" and not kind.startswith("MULTI_"):
         raise ConfigError(
             f"the launcher is set up for {kind}; this training needs plain data parallelism, in which every "
-            "process holds the whole model. Choose 'multi-GPU' in `accelerate config`."
+            "process holds the whole model, or FSDP2. Choose 'multi-GPU' in `accelerate config`."
         )
     return accelerator
+
+
+def wants_sharding(accelerator: Accelerator) -> bool:
+    """Whether the launcher asks for FSDP, with several processes. accelerate itself leaves it out on CPUs, silently."""
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return accelerator.num_processes > 1 and (asked or accelerator.distributed_type.value == "FSDP")
 
 
 def plain_config(config: TrainingConfig) -> dict[str, Any]:

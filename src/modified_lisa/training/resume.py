@@ -81,7 +81,7 @@ def identity(
         if name not in _FREE | _LAYOUT | {"model", "loss"}:
             values[f"--{name}"] = value
     for name, value in config.model.to_dict().items():
-        if name == "quantization" and value != "int8":  # the other two are said by quantize, and always were
+        if name == "quantization" and value in ("nf4", "none"):  # said by quantize, and always were
             continue
         values[_FLAGS.get(name, f"--{name}")] = str(value) if isinstance(value, list) else value
     for name, value in vars(config.loss).items():

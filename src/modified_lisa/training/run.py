@@ -15,10 +15,11 @@ from modified_lisa.errors import ConfigError, DataError
 from modified_lisa.model.checkpoint import read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
+from modified_lisa.model.sharding import shard_frozen
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.training.captured import capture_frozen_parts
 from modified_lisa.training.loop import Trainer
-from modified_lisa.training.report import make_accelerator
+from modified_lisa.training.report import make_accelerator, wants_sharding
 from modified_lisa.training.resume import seed_everything
 
 __all__ = ["deterministic", "train"]
@@ -57,7 +58,12 @@ def train(config: TrainingConfig) -> dict[str, Any]:
                 "--gradient_checkpointing is not needed here: nothing before <SEG> trains, so the language model "
                 "keeps the activations of a few tokens only, and there is nothing worth recomputing"
             )
-        accelerator.print(capture_frozen_parts(model))
+        if wants_sharding(accelerator):
+            names = [name for name in os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(",") if name]
+            said = shard_frozen(model, accelerator.num_processes, names, encoders=config.cache_dir is None)
+            accelerator.print(f"{said}. No CUDA graphs with it")
+        else:
+            accelerator.print(capture_frozen_parts(model))
         with deterministic():
             cache = _open_cache(config, accelerator, model, sets)
             return Trainer(

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.collate import Batch
 from modified_lisa.errors import ModifiedLISAError, TrainingError
-from modified_lisa.evaluation import raise_together, score_batch, terms_of
+from modified_lisa.evaluation import in_company, raise_together, score_batch, terms_of, together
 from modified_lisa.metrics import SegmentationMetrics
 
 __all__ = ["StepResult", "Stepper", "learning_rate"]
@@ -72,7 +72,13 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=config.model.dtype == "fp16")
 
     def step(
-        self, batches: Iterable[Batch], samples: int, rate: float, metrics: SegmentationMetrics
+        self,
+        batches: Iterable[Batch],
+        samples: int,
+        rate: float,
+        metrics: SegmentationMetrics,
+        *,
+        counted: int | None = None,
     ) -> StepResult:
         """Learn from one step's batches.
 
@@ -82,6 +88,7 @@ class Stepper:
                 that every mask weighs the same however the step is cut into batches.
             rate: the learning rate.
             metrics: gets this process's masks.
+            counted: how many of the batches count; the others are only computed, because other processes compute.
 
         Raises TrainingError in all processes, with the weights unchanged, if a loss of any sample or the
         gradient is not finite; DataError if a sample cannot be used.
@@ -91,9 +98,11 @@ class Stepper:
         names: list[str] = []
         problem: ModifiedLISAError | None = None
         try:
-            for batch in batches:
+            for number, batch in in_company(batches, self.model, self.accelerator):
                 names += batch.names
-                self._learn(batch, samples, sums, metrics)
+                counts = counted is None or number < counted
+                with together(self.model, self.accelerator):
+                    self._learn(batch, samples, sums if counts else None, metrics)
         except ModifiedLISAError as error:
             problem = error
         except torch.OutOfMemoryError as error:
@@ -111,12 +120,15 @@ class Stepper:
         return StepResult(sums, sums.pop("iou"), norm, skipped)
 
     def _learn(
-        self, batch: Batch, samples: int, sums: dict[str, float], metrics: SegmentationMetrics
+        self, batch: Batch, samples: int, sums: dict[str, float] | None, metrics: SegmentationMetrics
     ) -> None:
+        """``sums`` None: compute, and count nothing."""
         scores = score_batch(self.model, batch.to(self.accelerator.device), self.config.loss)
-        scores.check_finite(batch.names)
         total = (scores.losses["loss"] + scores.losses["iou_prediction"]).sum() / samples
-        self.scaler.scale(total).backward()
+        self.scaler.scale(total if sums is not None else total * 0).backward()
+        scores.check_finite(batch.names)  # after the way back, in which other processes may need this one
+        if sums is None:
+            return
         # One transfer for all terms; in double precision on the CPU, because not every device has it.
         values = torch.stack([scores.losses[term].detach() for term in self.terms]).cpu().double().sum(dim=1)
         for term, value in zip(self.terms, values.tolist(), strict=True):

@@ -130,6 +130,26 @@ def test_a_mistyped_name_is_one_message(tmp_path, capsys):
     assert not out.exists()
 
 
+def test_precisions_are_held_against_the_unquantised_model(tmp_path, capsys):
+    out = tmp_path / "r.json"
+    command = arguments(out, "--what", "latency", "--sources", "vlm")
+    command[command.index("none")] = "int8,none,nf4"
+    assert main(command) == 0
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    found = {row["precision"]: row for row in rows if row["what"] == "precision"}
+    assert set(found) == {"int8", "nf4"}
+    assert all(row["against"] == "fp32" for row in found.values())
+    assert 0 < found["int8"]["mean_difference"] < found["nf4"]["mean_difference"]
+    assert "Quantised against not" in capsys.readouterr().out
+
+
+def test_the_plan_of_a_gpu_runs_fp8_both_ways_and_int8_by_plain_calls():
+    bench = Bench(BenchmarkConfig(quantization=("fp8", "int8")), torch.device("cuda"))
+    modes = {(step.keys.get("precision"), step.keys.get("mode")) for step in bench.steps()}
+    assert {("fp8", "eager"), ("fp8", "fast"), ("int8", "eager")} <= modes
+    assert ("int8", "fast") not in modes
+
+
 def test_architectures_share_a_language_model_and_are_the_same_at_each_building():
     vlm, sam = folders()
     config = BenchmarkConfig(vlm_name=vlm, sam_name=sam, original_sam=sam, dtype="fp32")

@@ -7,8 +7,9 @@ import sys
 import pytest
 from PIL import Image
 
+from modified_lisa.benchmark.markdown import markdown
 from modified_lisa.benchmark.plot import plot_stages
-from modified_lisa.benchmark.report import ablation, latency, markdown, summary, tables, with_shares
+from modified_lisa.benchmark.report import ablation, latency, summary, tables, with_shares
 
 MEMORY = {"peak_gib": 4.5, "card_gib": 5.5}
 

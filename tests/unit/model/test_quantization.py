@@ -135,7 +135,7 @@ def test_the_two_settings_agree_or_are_refused() -> None:
     for given in ({"quantize": False, "quantization": "nf4"}, {"quantize": True, "quantization": "none"}):
         with pytest.raises(ConfigError, match="give one of the two"):
             ModelConfig(**given)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="must be one of nf4, int8, none"):
+    with pytest.raises(ConfigError, match="must be one of nf4, int8, fp8, none"):
         ModelConfig(quantization="fp4")
 
 

@@ -37,6 +37,21 @@ def test_same_steps_for_every_layout(samples: int, a: int, b: int, c: int) -> No
     assert steps(Layout(a, b, c)) == steps(Layout(c, a, b)) == alone
 
 
+@given(st.integers(1, 60), small, small, small)
+def test_in_step_all_have_as_many_batches_and_count_each_sample_once(
+    samples: int, a: int, b: int, c: int
+) -> None:
+    layout = Layout(a, b, c)
+    plans = [
+        plan_epoch(samples, layout, rank=rank, seed=0, epoch=1, in_step=True)
+        for rank in range(layout.processes)
+    ]
+    for steps in zip(*plans, strict=True):
+        assert len({len(step.batches) for step in steps}) == 1
+    counted = [i for plan in plans for step in plan for batch in step.batches[: step.counted] for i in batch]
+    assert sorted(counted) == list(range(samples))
+
+
 def test_order_depends_on_seed_and_epoch() -> None:
     layout = Layout(2, 1)
     one = _plans(20, layout, seed=1, epoch=1)

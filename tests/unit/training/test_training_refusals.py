@@ -1,5 +1,6 @@
 """What is refused before a training starts."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 
 from modified_lisa.config import TrainingConfig
 from modified_lisa.errors import CheckpointError, ConfigError
-from modified_lisa.training.report import make_accelerator
+from modified_lisa.model.sharding import BLOCKS
+from modified_lisa.training.report import make_accelerator, wants_sharding
 from modified_lisa.training.resume import find_checkpoint
 
 
@@ -29,3 +31,28 @@ def test_a_launcher_that_asks_for_what_is_not_installed(
     monkeypatch.setattr("modified_lisa.training.report.Accelerator", without)
     with pytest.raises(ConfigError, match=r"DeepSpeed is not installed.*accelerate config"):
         make_accelerator(TrainingConfig(output_dir=str(tmp_path)))
+
+
+def test_the_configuration_for_fsdp_names_what_is_dealt_out(repository: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(repository / "configs/accelerate/fsdp2.yaml"))
+    settings = config.fsdp_config
+    assert settings["fsdp_version"] == 2
+    assert tuple(settings["fsdp_transformer_layer_cls_to_wrap"].split(",")) == BLOCKS
+    assert not settings["fsdp_cpu_ram_efficient_loading"]
+
+
+def test_fsdp_of_version_1_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two:
+        num_processes = 2
+        distributed_type = type("Kind", (), {"value": "FSDP"})
+
+    monkeypatch.setattr("modified_lisa.training.report.Accelerator", lambda **_: Two())
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(ConfigError, match=r"fsdp_version: 2, as in configs/accelerate/fsdp2\.yaml"):
+        make_accelerator(TrainingConfig(output_dir=str(tmp_path)))
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    assert wants_sharding(make_accelerator(TrainingConfig(output_dir=str(tmp_path))))
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"

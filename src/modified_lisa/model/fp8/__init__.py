@@ -1,0 +1,1 @@
+"""The language model's linear layers in fp8, for GPUs that multiply fp8 matrices."""

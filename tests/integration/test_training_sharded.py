@@ -1,0 +1,113 @@
+"""FSDP2 of two processes gives what one process gives: losses, metrics, weights; and they stop together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import factory
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Numbers of samples that do not deal out evenly: each process has to keep the other company once."""
+    root = tmp_path_factory.mktemp("data")
+    for split, number in {"train": 5, "val": 3}.items():
+        (root / split).mkdir()
+        for index in range(number):
+            image = np.full((60 + 7 * index, 90, 3), 40, np.uint8)
+            image[10:40, 20:60] = (250, 240, 10 * index)
+            Image.fromarray(image).save(root / split / f"image_{index}.jpg")
+            square = [[20, 10], [59, 10], [59, 39], [20, 39]]
+            shapes = [{"label": "target", "shape_type": "polygon", "points": square}]
+            content = {"text": ["what is bright?"], "shapes": shapes}
+            (root / split / f"image_{index}.json").write_text(json.dumps(content), encoding="utf-8")
+    return root
+
+
+def _run(
+    repository: Path, folder: Path, data: Path, processes: int, *more: str
+) -> "subprocess.CompletedProcess[str]":
+    vlm, sam = factory.folders()
+    words = f"--vlm_name {vlm} --sam_name {sam} --dtype fp32 --data_dir {data} --epochs 2 --lr 1e-2"
+    words += f" --warmup_steps 2 --batch_size 1 --gradient_accumulation_steps {2 // processes}"
+    words += f" --output_dir {folder / 'outputs'} --checkpoint_dir {folder / 'checkpoints'}"
+    command = [sys.executable]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(repository / "src"), os.environ.get("PYTHONPATH")))
+    )
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        environment |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    script = str(repository / "scripts" / "train_new2.py")
+    return subprocess.run(
+        [*command, script, *words.split(), *more],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def _record(folder: Path, epoch: int) -> Any:
+    return json.loads((folder / f"outputs/metrics_epoch_{epoch}.json").read_text(encoding="utf-8"))
+
+
+CASES = {
+    "frozen prefix": ["--use_vlm_vision", "--no_quantization"],
+    "everything trains": [
+        *("--vision_source", "dual", "--no_quantization", "--lora_r", "2", "--lora_dropout", "0"),
+        *("--train_mask_decoder", "--train_projector", "--gradient_checkpointing"),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_what_one_gives(repository: Path, data: Path, tmp_path: Path, case: str) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, processes in ((one, 1), (two, 2)):
+        done = _run(repository, folder, data, processes, *CASES[case])
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert "are dealt out over 2 processes" in done.stdout
+    for epoch in (1, 2):
+        alone, dealt = _record(one, epoch), _record(two, epoch)
+        assert alone["train"] == pytest.approx(dealt["train"], rel=1e-3)
+        assert alone["val"] == pytest.approx(dealt["val"], rel=1e-3)
+        assert (two / f"outputs/overlays_epoch_{epoch}.png").is_file()
+    first, second = (
+        torch.load(folder / "checkpoints/checkpoint_epoch_2.pt", weights_only=True) for folder in (one, two)
+    )
+    assert first["training"]["identity"] == second["training"]["identity"]
+    for name, value in first["model_state_dict"].items():
+        torch.testing.assert_close(value, second["model_state_dict"][name], rtol=1e-2, atol=1e-4)
+
+
+def test_one_process_goes_on_where_two_stopped(repository: Path, data: Path, tmp_path: Path) -> None:
+    done = _run(repository, tmp_path, data, 2, *CASES["frozen prefix"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    before = _record(tmp_path, 2)
+    (tmp_path / "checkpoints/checkpoint_epoch_2.pt").unlink()
+    done = _run(repository, tmp_path, data, 1, *CASES["frozen prefix"], "--resume", "latest")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert _record(tmp_path, 2)["train"] == pytest.approx(before["train"], rel=1e-3)
+
+
+def test_a_bad_sample_stops_both(repository: Path, data: Path, tmp_path: Path) -> None:
+    done = _run(repository, tmp_path, data, 2, *CASES["frozen prefix"], "--lr", "1e30")
+    assert done.returncode != 0
+    assert "is not finite" in done.stderr
+
+
+def test_a_quantised_model_is_refused(repository: Path, data: Path, tmp_path: Path) -> None:
+    done = _run(repository, tmp_path, data, 2, "--use_vlm_vision")
+    assert done.returncode != 0
+    assert "FSDP deals out weights in 16 or 32 bit" in done.stderr
