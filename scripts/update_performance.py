@@ -3,8 +3,8 @@
 
 Reads benchmarks/results/*.json, which ``modified-lisa benchmark --out`` wrote, and rewrites what stands between the
 markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``. The README gets the table of the machine that was
-measured last, the page all tables of all machines. A precision that the newest run of a machine lacks is taken from
-its newest run that has it, if the versions are the same.
+measured last, the page all tables of all machines. An architecture in a precision that the newest run of a machine
+lacks is taken from its newest run that has it, if the versions are the same.
 """
 
 import argparse
@@ -69,8 +69,8 @@ def newest(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         first = found.setdefault(run["machine"], {**run, "rows": list(run["rows"])})
         if first["versions"] != run["versions"]:
             continue
-        there = {row.get("precision") for row in first["rows"]}
-        first["rows"] += [row for row in run["rows"] if row.get("precision") not in there]
+        there = {(row.get("precision"), row.get("arm")) for row in first["rows"]}
+        first["rows"] += [row for row in run["rows"] if (row.get("precision"), row.get("arm")) not in there]
     return list(found.values())
 
 

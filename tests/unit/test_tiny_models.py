@@ -159,9 +159,7 @@ def test_muon_is_that_of_torch_for_matrices_of_any_shape():
 
     ours = trained(lambda matrices: Muon(matrices, lr=0.02, weight_decay=0.1))
     theirs = trained(
-        lambda matrices: torch.optim.Muon(
-            matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
-        )
+        lambda matrices: torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     )
     # Both iterate in bf16, in another order of operations.
     for one, other in zip(ours, theirs, strict=True):
