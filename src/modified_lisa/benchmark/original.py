@@ -104,11 +104,12 @@ class OriginalPipeline(StagedPipeline):
         embedding = self.model.language_model.get_input_embeddings()
         make: dict[str, Any] = {"dtype": embedding.weight.dtype, "device": self.model.device}
         self._keys = None
-        pairs = tuple(
-            (torch.zeros(rows, heads, room, width, **make), torch.zeros(rows, heads, room, width, **make))
-            for _ in range(config.num_hidden_layers)
-        )
-        self._keys = Keys(pairs, torch.zeros(rows, config.hidden_size, **make))
+        with torch.inference_mode(False):  # the graphs write to them outside of it
+            pairs = tuple(
+                (torch.zeros(rows, heads, room, width, **make), torch.zeros(rows, heads, room, width, **make))
+                for _ in range(config.num_hidden_layers)
+            )
+            self._keys = Keys(pairs, torch.zeros(rows, config.hidden_size, **make))
         self._shape = (rows, length)
         self._positions = length + torch.arange(ANSWER - 1, device=self.model.device)
 
