@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from modified_lisa.errors import ConfigError
+from modified_lisa.model.quantization import binary_size
 
 __all__ = ["BLOCKS", "is_sharded", "shard_frozen"]
 
@@ -61,17 +62,18 @@ def shard_frozen(
     outer = [m for m in model.vision.modules() if type(m).__name__ in known] if encoders else []
     mesh = init_device_mesh(model.device.type, (processes,))
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    sharded = 0
+    sharded, blocks = 0, 0
     for block in [*outer, *inner]:
         if any(parameter not in trained for parameter in block.parameters()):
             sharded += sum(p.nbytes for p in block.parameters() if p not in trained)
+            blocks += 1
             fully_shard(block, mesh=mesh, ignored_params=trained)
     # Holds nothing itself; with it, the blocks share streams, and the next one is fetched while one computes.
     fully_shard(language_model, mesh=mesh, ignored_params=set(language_model.parameters()))
     whole = sum(p.nbytes for p in model.parameters() if not isinstance(p, _sharded_kind()))
     return (
-        f"FSDP: the frozen weights of {len(inner) + len(outer)} blocks, {sharded / 2**30:.2f} GiB, are dealt out over "
-        f"{processes} processes; {whole / 2**30:.2f} GiB are whole in each"
+        f"FSDP: the frozen weights of {blocks} blocks, {binary_size(sharded)}, are dealt out over {processes} processes; "
+        f"{binary_size(whole)} are whole in each"
     )
 
 
