@@ -2,9 +2,9 @@
 """Put the newest benchmark of each machine into README.md, docs/performance.md and docs/images/benchmark.png.
 
 Reads benchmarks/results/*.json, which ``modified-lisa benchmark --out`` wrote, and rewrites what stands between the
-markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``. The README gets the table of the machine that was
-measured last, the page all tables of all machines. An architecture in a precision that the newest run of a machine
-lacks is taken from its newest run that has it, if the versions are the same.
+markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``. The page gets the tables of all runs; the README, of
+the machine that was measured last, the latencies of the newest run that has the original eager and sped up, and the
+training steps of the newest run that has them. Numbers of two runs are never divided by each other.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from modified_lisa.benchmark.plot import plot_stages
-from modified_lisa.benchmark.report import summary, tables
+from modified_lisa.benchmark.report import tables
+from modified_lisa.benchmark.summary import summary, training_summary
 from modified_lisa.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,15 +27,19 @@ def main() -> int:
     parser.add_argument("--results", default=ROOT / "benchmarks" / "results", type=Path, metavar="DIR")
     parser.add_argument("--root", default=ROOT, type=Path, metavar="DIR", help="the repository")
     arguments = parser.parse_args()
-    runs = newest(read(arguments.results))
+    runs = read(arguments.results)
     if not runs:
         print(f"no results in {arguments.results}; run modified-lisa benchmark --out there", file=sys.stderr)
         return 2
     root = arguments.root
-    plot = plot_stages(root / "docs" / "images" / "benchmark.png", runs[0])
+    here = [run for run in runs if run["machine"] == runs[0]["machine"]]
+    whole = next((run for run in here if compares(run)), here[0])
+    plot = plot_stages(root / "docs" / "images" / "benchmark.png", whole)
+    trained = next((run for run in here if any(row["what"] == "training" for row in run["rows"])), None)
     blocks = {
         root / "README.md": [
-            *summary(runs[0]),
+            *summary(whole),
+            *(["", *training_summary(trained)] if trained else []),
             "",
             f"![Latency by stage]({plot.relative_to(root).as_posix()})",
         ],
@@ -62,16 +67,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return sorted(runs, key=lambda run: run["date"], reverse=True)
 
 
-def newest(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One run for each machine, completed from older ones where it lacks a precision."""
-    found: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        first = found.setdefault(run["machine"], {**run, "rows": list(run["rows"])})
-        if first["versions"] != run["versions"]:
-            continue
-        there = {(row.get("precision"), row.get("arm")) for row in first["rows"]}
-        first["rows"] += [row for row in run["rows"] if (row.get("precision"), row.get("arm")) not in there]
-    return list(found.values())
+def compares(run: dict[str, Any]) -> bool:
+    """Whether it has latencies of the original, by plain calls and sped up."""
+    modes = {row["mode"] for row in run["rows"] if row["what"] == "latency" and row["arm"] == "original"}
+    return {"eager", "fast"} <= modes
 
 
 def replaced(text: str, lines: list[str]) -> str:

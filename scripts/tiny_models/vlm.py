@@ -250,10 +250,11 @@ def train(
         return {name: loss.detach() for name, loss in losses.items()}, iou
 
     ahead = Ahead(prepare, device)
+    call: Callable[[dict[str, torch.Tensor]], tuple[dict[str, torch.Tensor], torch.Tensor]] = gradients
     if captured:
         first = ahead.next()
         first["squares"], first["map"] = ring.pixels(first.pop("places"))
-        gradients = Captured(gradients, first)
+        call = Captured(gradients, first)
     began = told = saved = time.monotonic()
     step, smooth = 0, {}
     while (now := time.monotonic()) < until:
@@ -263,7 +264,7 @@ def train(
                 group["lr"] = rate_at(share, peak, hold=hold)
         packed = ahead.next()
         packed["squares"], packed["map"] = ring.pixels(packed.pop("places"))
-        losses, iou = gradients(packed)
+        losses, iou = call(packed)
         for optimizer, _ in optimizers:
             optimizer.step()
         step += 1

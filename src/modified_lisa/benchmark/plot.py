@@ -57,17 +57,17 @@ def plot_stages(path: str | os.PathLike[str], results: dict[str, Any]) -> Path:
             total = totals.get(_key(row))
             if total is not None:
                 axes.annotate(
-                    f"{total:.1f} ms", (max(left, total), place), xytext=(5, 0), va="center",
+                    f"{total:.1f} ms", (left, place), xytext=(5, 0), va="center",
                     textcoords="offset points", fontsize=9,
                 )  # fmt: skip
         axes.set_yticks(range(len(mine)), [f"{NAMES[row['arm']]}, {row['mode']}" for row in mine], fontsize=9)
         machine = "" if number else f" – {results['machine']}"
         axes.set_title(f"language model in {precision}{machine}", loc="left", fontsize=10)
-        axes.margins(x=0.12)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
+    panels[-1].set_xlim(0, 1.1 * max(sum(row["stages_ms"].values()) for row in rows))  # room for the numbers
     panels[-1].set_xlabel("milliseconds from a decoded image and a query to its mask, batch 1")
     shown = [name for name in COLOURS if any(name in row["stages_ms"] for row in rows)]
     handles = [_patch(COLOURS[name]) for name in shown]

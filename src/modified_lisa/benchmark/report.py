@@ -5,7 +5,7 @@ from typing import Any
 
 from modified_lisa.benchmark.markdown import factor, markdown, number, percent
 
-__all__ = ["ablation", "latency", "summary", "tables", "with_shares"]
+__all__ = ["ablation", "in_order", "latency", "rows_of", "tables", "totals", "training", "with_shares"]
 
 ARMS = ("original", "original, answer given", "sam", "vlm")
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ def with_shares(rows: Sequence[Row], rates: dict[str, float]) -> list[Row]:
 def tables(results: Row) -> list[str]:
     """Lines of all tables that there are results for."""
     rates = results["rates"]
-    lines = [f"## {results['machine']}, {results['date'][:10]}", ""]
+    lines = [f"## {results['machine']}, {results['date'][:16].replace('T', ' ')} UTC", ""]
     if rates:
         lines += [
             f"Measured on it: {rates['matrix_flops_per_s'] / 1e12:.1f} TFLOP/s in products of matrices "
@@ -48,7 +48,7 @@ def tables(results: Row) -> list[str]:
         ("Stages (ms)", _stages(results)),
         ("Throughput, prepared images to logits", _throughput(results)),
         ("Further queries on the same image", _sessions(results)),
-        ("Training step, batch 1", _training(results)),
+        ("Training step, batch 1", training(results)),
         ("Operations of one image and query (GFLOP)", _flops(results)),
         ("Weights (million)", _parameters(results)),
         ("Fast against eager: the same masks", _agreement(results)),
@@ -66,25 +66,15 @@ def tables(results: Row) -> list[str]:
     return lines
 
 
-def summary(results: Row) -> list[str]:
-    """The tables for the README: latency and memory, and training."""
-    heading = f"{results['machine']}, {results['date'][:10]}, torch {results['versions']['torch']}"
-    training = _training(results)
-    lines = [f"*{heading}*", "", *latency(results)]
-    return [*lines, "", *training] if training else lines
+def totals(rows: Sequence[Row], arm: str, mode: str) -> dict[str, float]:
+    """Milliseconds by precision, of one architecture run one way."""
+    return {row["precision"]: row["total_ms"] for row in rows if (row["arm"], row["mode"]) == (arm, mode)}
 
 
 def latency(results: Row) -> list[str]:
     """Totals with the factor against the eager original of the same precision, and memory."""
-    rows = _of(results, "latency")
-    base = {
-        row["precision"]: row["total_ms"]
-        for row in rows
-        if (row["arm"], row["mode"]) == ("original", "eager")
-    }
-    sped = {
-        row["precision"]: row["total_ms"] for row in rows if (row["arm"], row["mode"]) == ("original", "fast")
-    }
+    rows = rows_of(results, "latency")
+    base, sped = (totals(rows, "original", mode) for mode in ("eager", "fast"))
     return markdown(
         (
             "language model",
@@ -113,7 +103,7 @@ def latency(results: Row) -> list[str]:
                 number(row["card_gib"], 2),
                 number(row["first_call_s"]),
             )
-            for row in sorted(rows, key=_order)
+            for row in sorted(rows, key=in_order)
         ),
     )
 
@@ -121,9 +111,9 @@ def latency(results: Row) -> list[str]:
 def ablation(results: Row) -> list[str]:
     """From everything on, down to the original as LISA runs it; each row has everything above it off too."""
     found = []
-    totals = {(row["precision"], row["arm"], row["mode"]): row for row in _of(results, "latency")}
-    extra = {(row["precision"], row["off"]): row for row in _of(results, "ablation")}
-    for precision in dict.fromkeys(row["precision"] for row in _of(results, "ablation")):
+    totals = {(row["precision"], row["arm"], row["mode"]): row for row in rows_of(results, "latency")}
+    extra = {(row["precision"], row["off"]): row for row in rows_of(results, "ablation")}
+    for precision in dict.fromkeys(row["precision"] for row in rows_of(results, "ablation")):
         chain = [
             ("nothing: everything on", totals.get((precision, "vlm", "fast"))),
             ("own 4-bit kernels", extra.get((precision, "own 4-bit kernels"))),
@@ -149,7 +139,7 @@ def ablation(results: Row) -> list[str]:
 
 
 def _stages(results: Row) -> list[str]:
-    rows = sorted(_of(results, "stages"), key=_order)
+    rows = sorted(rows_of(results, "stages"), key=in_order)
     names = list(dict.fromkeys(name for row in rows for name in row["stages_ms"]))
     names.sort(key=["preprocess", "encode", "prefill", "decode", "mask head", "post-processing"].index)
     return markdown(
@@ -189,7 +179,7 @@ def _throughput(results: Row) -> list[str]:
                 percent(row.get("matrix_share")),
                 number(row["peak_gib"], 2),
             )
-            for row in sorted(_of(results, "throughput"), key=lambda row: (*_order(row), row["batch"]))
+            for row in sorted(rows_of(results, "throughput"), key=lambda row: (*in_order(row), row["batch"]))
         ),
     )
 
@@ -219,14 +209,15 @@ def _sessions(results: Row) -> list[str]:
                 percent(row.get("bandwidth_share")),
                 number(row["session_gib"], 2),
             )
-            for row in sorted(_of(results, "session"), key=_order)
+            for row in sorted(rows_of(results, "session"), key=in_order)
         ),
     )
 
 
-def _training(results: Row) -> list[str]:
+def training(results: Row) -> list[str]:
+    """Each way of a training step, with the factor by which the captured one of the same precision is faster."""
     kernels = {"eager": "bitsandbytes", "fast": "own"}
-    rows = _of(results, "training")
+    rows = rows_of(results, "training")
     fast = {row["precision"]: row["ms"] for row in rows if (row["arm"], row["way"]) == ("vlm", "captured")}
     return markdown(
         (
@@ -250,13 +241,13 @@ def _training(results: Row) -> list[str]:
                 number(row["peak_gib"], 2),
                 number(row["card_gib"], 2),
             )
-            for row in sorted(rows, key=_order)
+            for row in sorted(rows, key=in_order)
         ),
     )
 
 
 def _flops(results: Row) -> list[str]:
-    rows = list({row["arm"]: row for row in _of(results, "flops")}.values())
+    rows = list({row["arm"]: row for row in rows_of(results, "flops")}.values())
     names = list(dict.fromkeys(name for row in rows for name in row["flops"]))
     return markdown(
         ("architecture", *names, "sum"),
@@ -272,7 +263,7 @@ def _flops(results: Row) -> list[str]:
 
 
 def _parameters(results: Row) -> list[str]:
-    rows = list({row["arm"]: row for row in _of(results, "flops")}.values())
+    rows = list({row["arm"]: row for row in rows_of(results, "flops")}.values())
     names = list(dict.fromkeys(name for row in rows for name in row["parameters"]))
     return markdown(
         ("part", *(row["arm"] for row in rows)),
@@ -299,7 +290,7 @@ def _agreement(results: Row) -> list[str]:
                 f"{row['mean_difference']:.2e}",
                 f"{row['min_iou']:.4f}",
             )
-            for row in _of(results, "agreement")
+            for row in rows_of(results, "agreement")
         ),
     )
 
@@ -316,7 +307,7 @@ def _precision(results: Row) -> list[str]:
                 f"{row['min_iou']:.4f}",
                 f"{row['mean_iou']:.4f}",
             )
-            for row in _of(results, "precision")
+            for row in rows_of(results, "precision")
         ),
     )
 
@@ -326,15 +317,17 @@ def _load(results: Row) -> list[str]:
         ("language model", "seconds", "peak GiB"),
         (
             (row["precision"], number(row["seconds"]), number(row["peak_gib"], 2))
-            for row in _of(results, "load")
+            for row in rows_of(results, "load")
         ),
     )
 
 
-def _of(results: Row, what: str) -> list[Row]:
+def rows_of(results: Row, what: str) -> list[Row]:
+    """The rows of one kind of measurement."""
     return [row for row in results["rows"] if row["what"] == what]
 
 
-def _order(row: Row) -> tuple[Any, ...]:
+def in_order(row: Row) -> tuple[Any, ...]:
+    """Sorts rows by precision, architecture and way of running."""
     arm = row.get("arm")
     return row["precision"], ARMS.index(arm) if arm in ARMS else len(ARMS), row.get("mode", "")

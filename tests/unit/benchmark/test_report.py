@@ -9,7 +9,8 @@ from PIL import Image
 
 from modified_lisa.benchmark.markdown import markdown
 from modified_lisa.benchmark.plot import plot_stages
-from modified_lisa.benchmark.report import ablation, latency, summary, tables, with_shares
+from modified_lisa.benchmark.report import ablation, latency, tables, with_shares
+from modified_lisa.benchmark.summary import summary, training_summary
 
 MEMORY = {"peak_gib": 4.5, "card_gib": 5.5}
 
@@ -100,7 +101,7 @@ def test_all_tables_say_what_failed():
 def test_no_rows_no_table():
     assert markdown(("a",), []) == []
     empty = {**results(), "rows": [], "rates": {}, "notes": [], "errors": []}
-    assert [line for line in tables(empty) if line] == ["## GPU X, 2026-01-02"]
+    assert [line for line in tables(empty) if line] == ["## GPU X, 2026-01-02 03:04 UTC"]
 
 
 def test_the_plot_is_a_picture(tmp_path):
@@ -120,7 +121,8 @@ def test_the_script_fills_the_pages(tmp_path, repository):
         "date": "2025-12-01T00:00:00+00:00",
         "rows": [latency_row("vlm", "fast", 17.0, "bf16")],
     }
-    for number, run in enumerate((results(), bf16)):
+    newer = {**bf16, "date": "2026-02-01T00:00:00+00:00"}
+    for number, run in enumerate((results(), bf16, newer)):
         (folder / f"run_{number}.json").write_text(json.dumps(run), encoding="utf-8")
     command = [sys.executable, repository / "scripts" / "update_performance.py"]
     command += ["--results", folder, "--root", tmp_path]
@@ -129,7 +131,11 @@ def test_the_script_fills_the_pages(tmp_path, repository):
     assert readme.startswith("above\n<!-- benchmark:begin -->\n*GPU X")
     assert readme.endswith("<!-- benchmark:end -->\nbelow\n")
     assert "old" not in readme
-    assert cells(readme.splitlines(), "bf16", "vlm", "fast")[3] == "17.0"
+    assert "17.0" not in readme  # that run has no original to compare with
+    assert cells(readme.splitlines(), "nf4", "ours (`vlm`)")[3:6] == ["20.0", "12.00", "4.00"]
+    assert cells(readme.splitlines(), "nf4", "vlm", "own", "captured")
+    page = (tmp_path / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert page.count("## GPU X") == 3
     assert (tmp_path / "docs" / "images" / "benchmark.png").is_file()
     once = readme
     subprocess.run(command, check=True, timeout=120)
@@ -137,4 +143,5 @@ def test_the_script_fills_the_pages(tmp_path, repository):
 
 
 def test_the_summary_names_the_machine():
-    assert summary(results())[0] == "*GPU X, 2026-01-02, torch 2.11*"
+    assert summary(results())[0].startswith("*GPU X, 2026-01-02 ")
+    assert training_summary(results())[2:]

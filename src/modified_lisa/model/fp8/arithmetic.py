@@ -35,7 +35,8 @@ def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     wide = x.float()
     largest = wide.abs().amax(dim=1).clamp(min=FLOOR)
     # At most 448 * (1 + 2^-23), which rounds to 448: nothing needs to be clamped.
-    scaled = wide * (LARGEST / largest)[:, None]
+    # Not ``LARGEST / largest``, for which torch takes the reciprocal first and rounds twice.
+    scaled = wide * torch.div(torch.full_like(largest, LARGEST), largest)[:, None]
     return scaled.to(FORMAT).view(torch.uint8), largest * (1 / LARGEST)
 
 
