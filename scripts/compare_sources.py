@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -31,7 +32,7 @@ from modified_lisa.metrics import SegmentationMetrics
 Row = dict[str, str | float | int]
 Run = tuple[str, bool, bool]
 """Vision source, in 4 bit, with `MORE`."""
-MORE: dict[str, bool | int] = {"train_mask_decoder": True, "lora_r": 8}
+MORE: dict[str, Any] = {"train_mask_decoder": True, "lora_r": 8}
 SHARES = np.linspace(0.05, 0.95, 19)
 
 
@@ -241,7 +242,9 @@ def main() -> int:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup_steps", type=int, default=50)
     parser.add_argument("--num_workers", type=int, default=0, help="loading processes of each run")
-    parser.add_argument("--cache_dir", help="where features of the frozen encoders are kept; all runs share it")
+    parser.add_argument(
+        "--cache_dir", help="where features of the frozen encoders are kept; all runs share it"
+    )
     parser.add_argument("--max_train_samples", type=int)
     parser.add_argument("--max_val_samples", type=int)
     parser.add_argument("--seed", type=int, default=42)

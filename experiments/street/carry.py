@@ -24,7 +24,9 @@ from assemble import ENCODER, GGUF, find_parts
 LINKS = "links.json"
 
 
-def pack(wheels: Path | None, data: Path | None, out: Path, parts: int, only: str | None = None) -> list[Path]:
+def pack(
+    wheels: Path | None, data: Path | None, out: Path, parts: int, only: str | None = None
+) -> list[Path]:
     """The files written; ``only``: "data", "wheels", or None for both."""
     stream = io.BytesIO()
     with (

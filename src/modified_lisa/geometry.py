@@ -118,7 +118,9 @@ class Frame:
         planes = torch.stack((target == 1, target != IGNORE)).float()
         height, width = self.content(_FINE_SIDE)
         if max(self.height, self.width) > _FINE_SIDE:
-            planes = F.interpolate(planes[None], (height, width), mode="area")[0]  # the products cost less then
+            planes = F.interpolate(planes[None], (height, width), mode="area")[
+                0
+            ]  # the products cost less then
         down, across = (
             _averaging(pixels, content, side)
             for pixels, content in zip(planes.shape[1:], (height, width), strict=True)

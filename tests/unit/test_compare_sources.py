@@ -31,7 +31,10 @@ def test_a_run_that_was_stopped_is_resumed_and_not_taken_for_a_finished_one(
 ) -> None:
     folder = tmp_path / "vlm-fp32"
     write_json(folder / "untrained.json", METRICS)
-    write_json(folder / "training_history.json", {"config": {"epochs": 1}, "parameters": {"trainable": 7}, "epochs": []})
+    write_json(
+        folder / "training_history.json",
+        {"config": {"epochs": 1}, "parameters": {"trainable": 7}, "epochs": []},
+    )
     seen: list[TrainingConfig] = []
 
     def train(config: TrainingConfig) -> None:
