@@ -13,9 +13,11 @@ OUT=$1
 shift
 WORK=${WORK:-$(mktemp -d)}
 PYTHON=${PYTHON:-python3}
-read -ra COMPARE <<<"${COMPARE:---processes 6 --batch_size 8 --epochs 12 --num_workers 1}"
+read -ra COMPARE <<<"${COMPARE:---processes 6 --batch_size 8 --epochs 10 --lr 3e-3 --num_workers 2}"
 read -ra STREET <<<"${STREET:-}"
 mkdir -p "$OUT" "$WORK/street"
+# With many runs on one machine, a pool of compilers for each would only be in the others' way.
+export TORCHINDUCTOR_COMPILE_THREADS=${TORCHINDUCTOR_COMPILE_THREADS:-1}
 first=$SECONDS
 say() { echo "$((SECONDS - first)) s: $*"; }
 
@@ -28,7 +30,7 @@ done
 wait "${unpacking[0]}" || exit 2
 say "photos unpacked"
 comparing() {
-  timeout --kill-after=15 "${COMPARE_SECONDS:-400}" "$PYTHON" scripts/compare_sources.py \
+  nice -n 5 timeout --kill-after=15 "${COMPARE_SECONDS:-400}" "$PYTHON" scripts/compare_sources.py \
     --data_dir "$WORK/inputs/data" --out "$WORK/compare" --cache_dir "$WORK/features" "${COMPARE[@]}" "$@"
 }
 comparing >"$WORK/compare.log" 2>&1 &
