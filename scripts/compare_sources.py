@@ -7,7 +7,9 @@ and the answers that look at no query: everything, nothing, and the mean mask of
 share that is best on the training set). Prints a table and writes it to OUT/table.json and OUT/table.md. With
 ``--processes N`` up to N runs share the device, each in a process of its own that writes OUT/RUN/log.txt. Started
 again, it goes on where it was stopped: a finished run is not repeated, a started one is resumed, and one that was
-started with other options is refused.
+started with other options is refused. ``--table_only`` makes the table of what is there, also of runs that were
+stopped between. The trained weights are the specification's; ``--more vlm`` trains that source once more, with the
+whole mask decoder and LoRA beside them.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -27,6 +30,9 @@ from modified_lisa.images import resize_image
 from modified_lisa.metrics import SegmentationMetrics
 
 Row = dict[str, str | float | int]
+Run = tuple[str, bool, bool]
+"""Vision source, in 4 bit, with `MORE`."""
+MORE: dict[str, Any] = {"train_mask_decoder": True, "lora_r": 8}
 SHARES = np.linspace(0.05, 0.95, 19)
 
 
@@ -69,34 +75,49 @@ def _stretch(mean: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resize_image(picture, *size, "bilinear")[..., 0] / 255
 
 
-def folder_of(source: str, quantize: bool, options: argparse.Namespace) -> Path:
-    """Where the run of this name keeps its files."""
-    return Path(options.out) / f"{source}-{'nf4' if quantize else options.dtype}"
+def folder_of(run: Run, options: argparse.Namespace) -> Path:
+    """Where the run keeps its files."""
+    source, quantize, more = run
+    return Path(options.out) / f"{source}-{'nf4' if quantize else options.dtype}{'-more' if more else ''}"
 
 
-def name_of(source: str, quantize: bool) -> str:
+def name_of(run: Run) -> str:
     """As the table says it."""
-    return f"{source}{', 4 bit' if quantize else ''}"
+    source, quantize, more = run
+    return f"{source}{', 4 bit' if quantize else ''}{', mask decoder and LoRA' if more else ''}"
 
 
-def trained(source: str, quantize: bool, options: argparse.Namespace) -> list[Row]:
+def runs_of(options: argparse.Namespace) -> list[Run]:
+    """All runs that were asked for, those with `MORE` last."""
+    kinds = [kind for kind, name in ((False, "plain"), (True, "nf4")) if options.only in (None, name)]
+    return [
+        *((source, quantize, False) for source in options.sources for quantize in kinds),
+        *((source, quantize, True) for source in options.more for quantize in kinds),
+    ]
+
+
+def trained(run: Run, options: argparse.Namespace) -> list[Row]:
     """One row before and one after training."""
     from modified_lisa.evaluation import evaluate
     from modified_lisa.model.lisa import ModifiedLISA
     from modified_lisa.training.resume import seed_everything
     from modified_lisa.training.run import train
 
-    folder = folder_of(source, quantize, options)
+    source, quantize, more = run
+    folder = folder_of(run, options)
     model = ModelConfig(
         vlm_name=options.vlm_name,
         sam_name=options.sam_name,
         vision_source=source,
         dtype=options.dtype,
         quantize=quantize,
+        **(MORE if more else {}),
     )
     if not (folder / "untrained.json").is_file():
         seed_everything(options.seed)
-        before = evaluate(ModifiedLISA.from_config(model), ReasonSegDataset(options.data_dir, "val"))
+        val = ReasonSegDataset(options.data_dir, "val", max_samples=options.max_val_samples)
+        workers = {"batch_size": options.batch_size, "num_workers": options.num_workers}
+        before = evaluate(ModifiedLISA.from_config(model), val, **workers)
         write_json(folder / "untrained.json", before.metrics)
     train(
         TrainingConfig(
@@ -108,6 +129,7 @@ def trained(source: str, quantize: bool, options: argparse.Namespace) -> list[Ro
             warmup_steps=options.warmup_steps,
             seed=options.seed,
             num_workers=options.num_workers,
+            cache_dir=options.cache_dir,
             max_train_samples=options.max_train_samples,
             max_val_samples=options.max_val_samples,
             output_dir=str(folder),
@@ -115,10 +137,10 @@ def trained(source: str, quantize: bool, options: argparse.Namespace) -> list[Ro
             resume="latest",
         )
     )
-    return rows_of(folder, name_of(source, quantize))
+    return rows_of(run, options)
 
 
-def train_in_processes(runs: list[tuple[str, bool]], options: argparse.Namespace) -> None:
+def train_in_processes(runs: list[Run], options: argparse.Namespace) -> None:
     """Do the ``runs``, ``options.processes`` at a time, by this script itself; `trained` then finds them finished.
 
     Raises TrainingError, with the end of the log, when all have ended and one has failed.
@@ -127,17 +149,19 @@ def train_in_processes(runs: list[tuple[str, bool]], options: argparse.Namespace
     common = [
         f"--{name}={value}"
         for name, value in given.items()
-        if value is not None and name not in ("sources", "only", "no_table")
+        if value is not None and name not in ("sources", "more", "only", "no_table", "table_only")
     ]
     waiting, failed = list(runs), list[str]()
     running: list[tuple[Path, subprocess.Popen[bytes]]] = []
     with tqdm(total=len(runs), desc="runs") as bar:
         while waiting or running:
             while waiting and len(running) < options.processes:
-                source, quantize = waiting.pop(0)
-                log = folder_of(source, quantize, options) / "log.txt"
+                run = waiting.pop(0)
+                source, quantize, more = run
+                log = folder_of(run, options) / "log.txt"
                 log.parent.mkdir(parents=True, exist_ok=True)
-                command = [sys.executable, __file__, *common, "--no_table", "--sources", source]
+                command = [sys.executable, __file__, *common, "--no_table"]
+                command += ["--sources", "--more", source] if more else ["--sources", source]
                 command.append(f"--only={'nf4' if quantize else 'plain'}")
                 with log.open("ab") as file:
                     running.append((log, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)))
@@ -151,20 +175,29 @@ def train_in_processes(runs: list[tuple[str, bool]], options: argparse.Namespace
         raise TrainingError("\n".join(["some runs failed; the others are kept", *failed]))
 
 
-def rows_of(folder: Path, name: str) -> list[Row]:
-    """What `trained` left in ``folder``, as rows of the table."""
+def rows_of(run: Run, options: argparse.Namespace) -> list[Row]:
+    """What `trained` left, as rows of the table; of a run that was stopped, those that there are."""
     import json
 
+    folder, name = folder_of(run, options), name_of(run)
+    if not (folder / "untrained.json").is_file():
+        return []
     before = json.loads((folder / "untrained.json").read_text(encoding="utf-8"))
-    history = json.loads((folder / "training_history.json").read_text(encoding="utf-8"))
+    untrained: Row = {"answer": f"{name}, untrained", **before}
+    path = folder / "training_history.json"
+    history = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"epochs": []}
+    if not history["epochs"]:
+        return [untrained]
     best = max(history["epochs"], key=lambda epoch: epoch["val"]["val_mIoU"])
     after = {key: best["val"][f"val_{key}"] for key in ("mIoU", "cIoU", "gIoU")}
     seconds = sum(epoch["seconds"] for epoch in history["epochs"])
+    epochs = len(history["epochs"])
+    done = epochs >= history["config"]["epochs"]
     weights = history["parameters"]["trainable"]
     return [
-        {"answer": f"{name}, untrained", **before},
+        untrained,
         {
-            "answer": f"{name}, trained",
+            "answer": f"{name}, trained" if done else f"{name}, stopped after {epochs} epochs",
             **after,
             "epoch": best["epoch"],
             "weights": weights,
@@ -198,7 +231,10 @@ def main() -> int:
     )
     parser.add_argument("--vlm_name", default="tiny")
     parser.add_argument("--sam_name", default="tiny")
-    parser.add_argument("--sources", nargs="+", choices=VISION_SOURCES, default=list(VISION_SOURCES))
+    parser.add_argument("--sources", nargs="*", choices=VISION_SOURCES, default=list(VISION_SOURCES))
+    parser.add_argument(
+        "--more", nargs="*", choices=VISION_SOURCES, default=[], help="sources to train once more, see above"
+    )
     parser.add_argument("--only", choices=("nf4", "plain"), help="4-bit runs only, or unquantised ones only")
     parser.add_argument("--dtype", default="bf16")
     parser.add_argument("--epochs", type=int, default=5)
@@ -206,30 +242,28 @@ def main() -> int:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--warmup_steps", type=int, default=50)
     parser.add_argument("--num_workers", type=int, default=0, help="loading processes of each run")
+    parser.add_argument(
+        "--cache_dir", help="where features of the frozen encoders are kept; all runs share it"
+    )
     parser.add_argument("--max_train_samples", type=int)
     parser.add_argument("--max_val_samples", type=int)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, on one device (default: 1)")
     parser.add_argument("--no_table", action="store_true", help="train only; a later call makes the table")
+    parser.add_argument("--table_only", action="store_true", help="of what is there; nothing is trained")
     options = parser.parse_args()
-    runs = [
-        (source, quantize)
-        for source in options.sources
-        for quantize in (False, True)
-        if options.only != ("plain" if quantize else "nf4")
-    ]
+    runs = runs_of(options)
     try:
         if options.no_table:
-            for source, quantize in runs:
-                trained(source, quantize, options)
+            for run in runs:
+                trained(run, options)
             return 0
         rows = constant_answers(options.data_dir)
-        if options.processes > 1:
+        if options.processes > 1 and not options.table_only:
             train_in_processes(runs, options)
-        for source, quantize in runs:
-            done = options.processes > 1
-            folder, name = folder_of(source, quantize, options), name_of(source, quantize)
-            rows += rows_of(folder, name) if done else trained(source, quantize, options)
+        done = options.processes > 1 or options.table_only
+        for run in runs:
+            rows += rows_of(run, options) if done else trained(run, options)
     except ModifiedLISAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -34,6 +34,16 @@ def _on(device: torch.device, values: tuple[float, float, float]) -> torch.Tenso
     return torch.tensor(values, device=device)[:, None, None]
 
 
+@functools.lru_cache(maxsize=64)
+def _averaging(pixels: int, content: int, cells: int) -> torch.Tensor:
+    """float32 (cells, pixels): an axis averaged to ``content`` of `_FINE_SIDE`, and that, padded with 0, to ``cells``.
+
+    An average over areas is one of rows after one of columns; two small products take a tenth of the time of pooling.
+    """
+    axis = F.interpolate(torch.eye(pixels)[None], content, mode="area")
+    return F.adaptive_avg_pool1d(F.pad(axis, (0, _FINE_SIDE - content)), cells)[0].T.contiguous()
+
+
 @dataclass(frozen=True)
 class Frame:
     """Where an image of ``height`` x ``width`` pixels lies in the model's square."""
@@ -105,11 +115,17 @@ class Frame:
                 f"the label map is {tuple(target.shape)} and the image {(self.height, self.width)}; "
                 "they must have the same size"
             )
-        planes = torch.stack((target == 1, target != IGNORE)).float()[None]
+        planes = torch.stack((target == 1, target != IGNORE)).float()
         height, width = self.content(_FINE_SIDE)
-        planes = F.interpolate(planes, (height, width), mode="area")
-        planes = F.pad(planes, (0, _FINE_SIDE - width, 0, _FINE_SIDE - height))
-        hit, weight = F.adaptive_avg_pool2d(planes, side)[0]
+        if max(self.height, self.width) > _FINE_SIDE:
+            planes = F.interpolate(planes[None], (height, width), mode="area")[
+                0
+            ]  # the products cost less then
+        down, across = (
+            _averaging(pixels, content, side)
+            for pixels, content in zip(planes.shape[1:], (height, width), strict=True)
+        )
+        hit, weight = (down @ planes @ across.T).clamp(max=1.0)
         return torch.where(weight > 0, hit / weight.clamp(min=1e-12), torch.zeros(())).clamp(max=1.0), weight
 
     def mask_to_image(self, logits: torch.Tensor) -> torch.Tensor:

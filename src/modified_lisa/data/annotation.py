@@ -6,6 +6,7 @@ Coordinates are pixels of the user's image (after EXIF rotation), x before y, (0
 import json
 import os
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,8 @@ def _to_points(points: object) -> np.ndarray:
         raise DataError(f"its points are {_brief(points)}; a list of [x, y] is expected")
     if not points:
         raise DataError("it has no points; a list of [x, y] is expected")
+    if (plain := _plain_points(points)) is not None:
+        return plain
     for number, point in enumerate(points, 1):
         if not isinstance(point, list | tuple | np.ndarray) or len(point) != 2:
             raise DataError(f"its point {number} is {_brief(point)}; [x, y] is expected")
@@ -294,6 +297,19 @@ def _to_points(points: object) -> np.ndarray:
                     f"{LARGEST_COORDINATE} are expected"
                 )
     return np.array(points, dtype=np.float64)
+
+
+def _plain_points(points: list[Any] | tuple[Any, ...]) -> np.ndarray | None:
+    """Those of a good file, without a look at each: outlines have hundreds. None: look what is wrong."""
+    if set(map(type, points)) != {list} or set(map(type, chain.from_iterable(points))) - {int, float}:
+        return None
+    try:
+        array = np.array(points, dtype=np.float64)
+    except (ValueError, OverflowError):
+        return None
+    # NaN compares as false.
+    good = array.ndim == 2 and array.shape[1] == 2 and bool((np.abs(array) <= LARGEST_COORDINATE).all())
+    return array if good else None
 
 
 def _brief(value: object) -> str:
