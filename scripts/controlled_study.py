@@ -3,7 +3,8 @@
     python scripts/controlled_study.py --out runs/study --seconds 240 --processes 8
 
 1. A fixed pool of training and test scenes is rendered once, by worker processes, and kept in ``--pool``.
-2. Each row of the table (see `study/rows.py`) is timed alone on the device: step time, peak memory.
+2. Each row of the table (see `study/rows.py`) is timed alone on the device: step time, peak memory. Then it is seen how
+   much is gained by several runs at a time, to choose the number of steps.
 3. Every row is trained with every seed, ``--processes`` runs at a time, for the same number of steps (``--steps``, or
    as many as ``--seconds`` allows), all rows with the first seed before any with the second, and measured on the test scenes.
 4. OUT/table.md, OUT/table.json and OUT/study.png say what came out.
@@ -14,23 +15,21 @@ not end within ``--seconds``, the time of the whole command; the table is made o
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import time
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "study"), str(HERE / "tiny_models")]
 
+from crew import Crew, Job  # noqa: E402
 from findings import collect, write_findings  # noqa: E402
 from packed import Texts  # noqa: E402
 from pool import Renderer, make_pool  # noqa: E402
 from rows import Row, all_rows  # noqa: E402
-from runs import Settings, result_path, timing_path, work  # noqa: E402
+from runs import CROWDED, TIMED, Settings, result_path, timing_path  # noqa: E402
 
 from modified_lisa.config import DTYPES, ModelConfig  # noqa: E402
 from modified_lisa.errors import ConfigError, ModifiedLISAError, TrainingError  # noqa: E402
@@ -41,16 +40,13 @@ from modified_lisa.model.processor import build_processor  # noqa: E402
 BEGAN = time.monotonic()
 RESERVE = 20.0
 """Seconds kept for the table."""
-USED = 0.85
+USED = 0.7
 """Share of the time that the planned steps fill: building and measuring take the rest."""
-OVERLAP = 1.2
-"""How many times faster than one after another several runs are expected to be that share one GPU."""
-Job = tuple[Row, int | None, int]
 SMOKE = {
     "train": 8,
     "test": 2,
     "seeds": 2,
-    "steps": 2,
+    "steps": 3,
     "batch": 2,
     "queries": 2,
     "test_queries": 2,
@@ -124,15 +120,13 @@ def study(options: argparse.Namespace) -> None:
     )  # fmt: skip
     plan = read_plan(options, settings)
     say(f"{len(rows)} rows, {options.seeds} seeds")
-    crew = Crew(settings, options.processes)  # imports while the scenes are rendered
+    crew = Crew(settings, options.processes, say)  # imports while the scenes are rendered
     try:
         rendering = prepare_pool(options, pool)
         say(f"pool: {rendering}")
         untimed = [row for row in rows if not timing_path(options.out, row).is_file()]
-        crew.do([(row, None, 0) for row in untimed], until=BEGAN + options.seconds - RESERVE)
-        if untimed:
-            say(f"timed {len(untimed)} rows")
-        steps = plan.get("steps") or options.steps or plan_steps(options, rows)
+        crew.do([(row, TIMED, 0) for row in untimed], until=BEGAN + options.seconds - RESERVE)
+        steps = plan.get("steps") or options.steps or plan_steps(options, rows, crew)
         if plan.get("steps") != steps:
             write_json(options.out / "plan.json", {**plan, "steps": steps})
         jobs: list[Job] = [
@@ -199,20 +193,23 @@ def prepare_pool(options: argparse.Namespace, pool: Path) -> dict[str, Any]:
     return make_pool(render, {"train": options.train, "test": options.test}, options.workers)
 
 
-def plan_steps(options: argparse.Namespace, rows: list[Row]) -> int:
+def plan_steps(options: argparse.Namespace, rows: list[Row], crew: Crew) -> int:
     """Steps of every run, such that all rows and seeds fit into what is left of the time."""
-    times = [
-        json.loads(path.read_text(encoding="utf-8"))["step_seconds"]
-        for row in rows
-        if (path := timing_path(options.out, row)).is_file()
-    ]
-    if not times:
+    timed = [row for row in rows if timing_path(options.out, row).is_file()]
+    if not timed:
+        errors = "\n".join(crew.errors)
         raise TrainingError(
-            "no row could be timed, so no number of steps can be chosen; see above, or give --steps"
+            f"no row could be timed, so no number of steps can be chosen; give --steps\n{errors}"
         )
+    times = [
+        json.loads(timing_path(options.out, row).read_text(encoding="utf-8"))["step_seconds"] for row in timed
+    ]
+    crowd: list[Job] = [(timed[number % len(timed)], CROWDED, 0) for number in range(crew.processes)]
+    gain = max(1.0, sum(crew.do(crowd, until=BEGAN + options.seconds - RESERVE)))
+    say(f"{crew.processes} runs at a time take as many steps as {gain:.2f} alone")
     left = BEGAN + options.seconds - RESERVE - time.monotonic()
     each = sum(times) / len(times) * len(rows) * options.seeds
-    steps = int(left * USED * OVERLAP / each)
+    steps = int(left * USED * gain / each)
     return max(10, steps // 10 * 10)
 
 
@@ -220,90 +217,6 @@ def describe_device() -> str:
     from build import machine
 
     return machine()
-
-
-@dataclass
-class Crew:
-    """Worker processes that stay, so that importing and starting the GPU are paid once."""
-
-    settings: Settings
-    processes: int
-    errors: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # New interpreters: a forked one could not use the GPU after its parent has.
-        context = multiprocessing.get_context("spawn")
-        self.alone = context.Lock()  # kept: a lock that nobody holds on to is gone
-        self.members: dict[Connection, Any] = {}
-        self.idle: list[Connection] = []
-        for _ in range(self.processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(self.settings, theirs, self.alone), daemon=True)
-            process.start()
-            theirs.close()
-            self.members[ours] = process
-
-    def do(self, jobs: list[Job], until: float) -> None:
-        """Hand the jobs out in their order; none that would not end before ``until`` (`time.monotonic`)."""
-        waiting, running = list(jobs), dict[Connection, Job]()
-        longest = 0.0
-        while self.members:
-            # A first guess is a late one: what a job takes is known when one has ended.
-            while waiting and self.idle and time.monotonic() + 1.1 * longest < until:
-                connection = self.idle.pop()
-                running[connection] = waiting.pop(0)
-                connection.send(running[connection])
-            late = waiting and time.monotonic() + 1.1 * longest >= until
-            if not running and (not waiting or late):
-                break
-            if time.monotonic() >= until:
-                break
-            starting = [member for member in self.members if member not in self.idle]
-            spoke = wait(starting, timeout=min(1.0, max(0.01, until - time.monotonic())))
-            for connection in (member for member in starting if member in spoke):
-                try:
-                    answer = connection.recv()
-                except EOFError:
-                    del self.members[connection]
-                    job = running.pop(connection, None)
-                    self.errors.append(
-                        f"{job[0].name if job else 'before its first job'}: the process has died"
-                    )
-                    continue
-                self.idle.append(connection)
-                if answer is None:
-                    continue
-                row, seed, _ = running.pop(connection)
-                longest = max(longest, answer["seconds"])
-                self._tell(row, seed, answer)
-        if waiting or running:
-            say(f"the time is over: {len(waiting)} not started, {len(running)} not finished")
-
-    def _tell(self, row: Row, seed: int | None, answer: dict[str, Any]) -> None:
-        what = "timed" if seed is None else f"seed {seed}"
-        if answer["error"]:
-            self.errors.append(f"{row.name}, {what}:\n{answer['error'][-1500:]}")
-            say(f"{row.name}, {what}: failed")
-        elif seed is None:
-            cost = json.loads(timing_path(self.settings.out, row).read_text(encoding="utf-8"))
-            say(
-                f"{row.name}: {cost['step_seconds'] * 1000:.1f} ms a step alone, {cost['peak_gb'] or 0:.2f} GB"
-            )
-        else:
-            result = json.loads(result_path(self.settings.out, row, seed).read_text(encoding="utf-8"))
-            say(
-                f"{row.name}, {what}: {result['seconds']}, loss {result['losses'][0]} -> {result['losses'][-1]}"
-            )
-
-    def close(self) -> None:
-        """End all processes; what they have not finished is not kept."""
-        for connection, process in self.members.items():
-            if connection in self.idle:
-                connection.send(None)
-            else:
-                process.terminate()
-        for process in self.members.values():
-            process.join()
 
 
 if __name__ == "__main__":

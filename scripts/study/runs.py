@@ -1,5 +1,6 @@
 """One run of the study: a model built, trained for the study's steps, and measured on the test scenes."""
 
+import json
 import time
 import traceback
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from modified_lisa.model.processor import build_processor
 from modified_lisa.scoring.boundary import boundary_score
 from modified_lisa.training.distillation.targets import embedding_errors
 
+TIMED, CROWDED = -1, -2
+"""In the place of a seed: see `work`."""
 ALL_QUERIES = 64
 """More than a scene has."""
 
@@ -189,6 +192,22 @@ def timed(settings: Settings, row: Row, alone: Any) -> dict[str, Any]:
     }
 
 
+def crowded(settings: Settings, row: Row, together: Any, seconds: float = 4.0) -> float:
+    """Train beside other workers that do the same (``together``, their barrier): the time that the steps would have
+    taken alone, as a share of the time that they took. The sum over the workers is what sharing the device gains."""
+    alone = json.loads(timing_path(settings.out, row).read_text(encoding="utf-8"))["step_seconds"]
+    run = Run(settings, row, seed=0)
+    run.step(0.5)
+    together.wait(timeout=60)
+    began, steps = time.monotonic(), 0
+    while steps == 0 or time.monotonic() - began < seconds:
+        run.step(0.5).item()
+        steps += 1
+    spent = time.monotonic() - began
+    run.ahead.close()
+    return float(steps * alone / spent)
+
+
 def trained(settings: Settings, row: Row, seed: int, steps: int) -> dict[str, Any]:
     """Train for ``steps`` and measure."""
     began = time.monotonic()
@@ -227,8 +246,8 @@ def timing_path(out: Path, row: Row) -> Path:
     return out / "runs" / row.folder / "timing.json"
 
 
-def work(settings: Settings, connection: Any, alone: Any) -> None:
-    """A worker: asks for jobs, (row, seed, steps) or (row, None, 0) for the timing, until it is given None."""
+def work(settings: Settings, connection: Any, alone: Any, together: Any) -> None:
+    """A worker: asks for jobs, until it is given None: (row, seed, steps), (row, TIMED, 0) or (row, CROWDED, 0)."""
     torch.set_float32_matmul_precision("high")
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
@@ -236,14 +255,16 @@ def work(settings: Settings, connection: Any, alone: Any) -> None:
     while (job := connection.recv()) is not None:
         row, seed, steps = job
         began = time.monotonic()
+        error, gain = "", 0.0
         try:
-            if seed is None:
+            if seed == TIMED:
                 write_json(timing_path(settings.out, row), timed(settings, row, alone))
+            elif seed == CROWDED:
+                gain = crowded(settings, row, together)
             else:
                 write_json(result_path(settings.out, row, seed), trained(settings, row, seed, steps))
-            error = ""
         except Exception:
             error = traceback.format_exc()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        connection.send({"seconds": time.monotonic() - began, "error": error})
+        connection.send({"seconds": time.monotonic() - began, "error": error, "gain": gain})
