@@ -70,11 +70,7 @@ class Maker:
         scene = make_scene(rng, split=split)
         height, width = scene.image.shape[:2]
         frame = Frame(height, width)
-        square = frame.to_square(scene.image, self.side, interpolation=self.interpolation, **_PLAIN) * 255
-        rows, columns = frame.content(self.side)
-        padding = torch.tensor(self.mean)[:, None, None] * 255
-        square[:, rows:] = padding
-        square[:, :, columns:] = padding
+        square = padded_square(scene.image, self.side, self.interpolation, self.mean)
         words = Words(_names(scene), content=(height, width))
         if self.answer is not None:
             words.answers = [
@@ -88,13 +84,28 @@ class Maker:
                     scene, rng, split=split, count=self.queries, no_target_share=self.no_target_share
                 )
             ]
-        return Example(square.round().to(torch.uint8).numpy(), _labels(scene, frame), words)
+        return Example(square, labels_of(scene, frame), words)
 
     def _some(self, pairs: list[tuple[str, str]], rng: np.random.Generator) -> list[tuple[str, str]]:
         return [pairs[index] for index in rng.permutation(len(pairs))[: self.answers].tolist()]
 
 
-def _labels(scene: Scene, frame: Frame) -> np.ndarray:
+def padded_square(
+    image: np.ndarray, side: int, interpolation: str, mean: tuple[float, float, float]
+) -> np.ndarray:
+    """The image uint8 (H, W, 3) as an encoder's square, uint8 (3, side, side), not yet normalised; ``mean`` pads it."""
+    frame = Frame(*image.shape[:2])
+    square = frame.to_square(image, side, interpolation=interpolation, **_PLAIN) * 255
+    rows, columns = frame.content(side)
+    padding = torch.tensor(mean)[:, None, None] * 255
+    square[:, rows:] = padding
+    square[:, :, columns:] = padding
+    made: np.ndarray = square.round().to(torch.uint8).numpy()
+    return made
+
+
+def labels_of(scene: Scene, frame: Frame) -> np.ndarray:
+    """uint8 (256, 256), as `Example` says."""
     rows, columns = frame.content(LABEL_SIDE)
     ys = ((np.arange(rows) + 0.5) * frame.height / rows).astype(int)
     xs = ((np.arange(columns) + 0.5) * frame.width / columns).astype(int)

@@ -35,9 +35,9 @@ class Texts:
     def pack(self, words: list[Words], rng: np.random.Generator, queries: int) -> dict[str, Any]:
         """``queries`` of each scene, one after another in its row (`model.reading`): ids, groups and positions
         (B, R) of what stands behind the image; rows and places (N,) of each <SEG>; chosen, bool (N, labels);
-        kinds (N,)."""
+        kinds and numbers (N,), the latter among the scene's queries."""
         packed = []
-        rows, places, targets, kinds = [], [], [], []
+        rows, places, targets, kinds, numbers = [], [], [], [], []
         for row, scene in enumerate(words):
             ids: list[int] = []
             groups: list[int] = []
@@ -52,6 +52,7 @@ class Texts:
                 places.append(len(ids) - 1)
                 targets.append(answer)
                 kinds.append(kind)
+                numbers.append(number)
             packed.append((ids, groups, positions))
         longest = max(len(ids) for ids, _, _ in packed)
         table = np.zeros((3, len(words), longest), np.int64)
@@ -68,6 +69,7 @@ class Texts:
             "places": torch.tensor(places),
             "chosen": torch.from_numpy(chosen_labels(targets)),
             "kinds": torch.tensor(kinds),
+            "numbers": torch.tensor(numbers),
         }
 
     def prefix(self, count: int, device: torch.device) -> ModelInputs:
@@ -87,39 +89,87 @@ class Texts:
         )
 
 
+def decode(
+    model: ModifiedLISA,
+    texts: Texts,
+    squares: torch.Tensor,
+    batch: dict[str, Any],
+    *,
+    sam_squares: torch.Tensor | None = None,
+    learns_words: bool = False,
+    half: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits float32 (N, 256, 256) and predicted IoU float32 (N,) of the queries; an image is encoded once for all of
+    its own.
+
+    Args:
+        squares: uint8 (B, 3, S, S), of the VLM's encoder, or of SAM's where it is the only one.
+        batch: of `Texts.pack`.
+        sam_squares: of SAM's encoder, where both run.
+        learns_words: the language model gets gradients, as `ModifiedLISA` trains it: the <SEG> row and LoRA, and
+            through the image's tokens what makes them. Without, the <SEG> row keeps the embedding that the
+            pretraining knows (`vlm.Learner`).
+        half: the mask head's products are bf16, as they are on a processor without a GPU, where it takes most of
+            the time.
+    """
+    processor, device = model.processor, squares.device
+    given = squares if sam_squares is None else sam_squares
+    vlm, sam = processor.vlm_image, processor.sam_image
+    encoding = model.vision(
+        None if vlm is None else normalised(squares, vlm.mean, vlm.std),
+        None if sam is None else normalised(given, sam.mean, sam.std),
+    )
+    with torch.set_grad_enabled(learns_words and torch.is_grad_enabled()):
+        hidden = _hidden(model, texts, encoding.tokens, batch)
+        states = hidden[batch["rows"], batch["places"]].float()
+    prompts = model.seg_projection(states)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half or device.type == "cpu"):
+        logits, predicted = model.mask_head(encoding.embedding.index_select(0, batch["rows"]), prompts)
+    return logits.float(), predicted.float()
+
+
+def _hidden(model: ModifiedLISA, texts: Texts, tokens: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    """Hidden states (B, R, Dl) of what stands behind the images."""
+    image = model.embed(tokens, texts.prefix(len(tokens), tokens.device))
+    words, groups = embed_words(model, batch["ids"]), batch["groups"]
+    if model.frozen_prefix or not torch.is_grad_enabled():
+        keys = run_prefix(model.language_model, image)
+        return run_rest(
+            model.language_model,
+            words,
+            keys,
+            mask=block_mask(groups, keys.length),
+            positions=batch["positions"] + keys.length,
+        )
+    # In one go: the image's tokens need gradients too.
+    length = image.shape[1]
+    before = torch.arange(length, device=groups.device).expand(len(groups), -1)
+    own = block_mask(torch.zeros_like(before), 0)
+    mask = torch.cat((torch.nn.functional.pad(own, (0, groups.shape[1])), block_mask(groups, length)), dim=2)
+    return model.language_model(
+        inputs_embeds=torch.cat((image, words), dim=1),
+        attention_mask=mask,
+        position_ids=torch.cat((before, batch["positions"] + length), dim=1),
+        use_cache=False,
+    ).last_hidden_state[:, length:]
+
+
 def losses_of(
-    model: ModifiedLISA, texts: Texts, squares: torch.Tensor, labels: torch.Tensor, batch: dict[str, Any]
+    model: ModifiedLISA,
+    texts: Texts,
+    squares: torch.Tensor,
+    labels: torch.Tensor,
+    batch: dict[str, Any],
+    **how: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss of each query, its measured IoU on the grid and the predicted one, (N,) each.
 
-    An image is encoded once for all its queries, and the language model runs without a gradient: the <SEG> row
-    keeps the embedding that the pretraining knows (`vlm.Learner`).
+    Args:
+        labels: int64 (B, 256, 256), as in `data.Example`.
+        how: of `decode`.
     """
-    processor = model.processor
-    spec = processor.vlm_image or processor.sam_image
-    assert spec is not None
-    pixels = normalised(squares, spec.mean, spec.std)
-    encoding = model.vision(pixels if processor.vlm_image else None, pixels if processor.sam_image else None)
-    with torch.no_grad():
-        keys = run_prefix(
-            model.language_model, model.embed(encoding.tokens, texts.prefix(len(squares), squares.device))
-        )
-        hidden = run_rest(
-            model.language_model,
-            embed_words(model, batch["ids"]),
-            keys,
-            mask=block_mask(batch["groups"], keys.length),
-            positions=batch["positions"] + keys.length,
-        )
-        states = hidden[batch["rows"], batch["places"]].float()
-    prompts = model.seg_projection(states)
-    # A processor without a GPU may still have products in bf16, and the head takes most of the time there.
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=squares.device.type == "cpu"):
-        logits, predicted = model.mask_head(encoding.embedding[batch["rows"]], prompts)
-    logits, predicted = logits.float(), predicted.float()
-    seen = labels[batch["rows"]]
-    target = batch["chosen"].gather(1, seen.flatten(1)).view_as(seen)
-    valid = seen != PADDING
+    logits, predicted = decode(model, texts, squares, batch, **how)
+    target, valid = targets_of(labels, batch)
     losses = segmentation_loss(logits, target.float(), valid.float())
     with torch.no_grad():
         found = (logits > 0) & valid
@@ -128,3 +178,9 @@ def losses_of(
     # BCE is a mean over the whole square, of which the targets are a twentieth.
     loss = losses["loss"] + 3 * losses["bce"] + iou_prediction_loss(predicted, measured)
     return loss, measured, predicted.detach()
+
+
+def targets_of(labels: torch.Tensor, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What answers each query, and what counts (all but the padding): bool (N, 256, 256) each."""
+    seen = labels[batch["rows"]]
+    return batch["chosen"].gather(1, seen.flatten(1)).view_as(seen), seen != PADDING

@@ -191,12 +191,13 @@ class Ahead:
 
     def __init__(self, prepare: Callable[[], dict[str, Any]], device: torch.device, depth: int = 3) -> None:
         self.device, self._prepare = device, prepare
+        self._stop = False
         self._queue: queue.Queue[dict[str, Any] | BaseException] = queue.Queue(depth)
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         try:
-            while True:
+            while not self._stop:
                 batch = self._prepare()
                 if self.device.type == "cuda":
                     batch = {
@@ -206,6 +207,13 @@ class Ahead:
                 self._queue.put(batch)
         except BaseException as error:
             self._queue.put(error)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._stop = True
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
 
     def next(self) -> dict[str, Any]:
         """The next batch; its tensors are on the device."""

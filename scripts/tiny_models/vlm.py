@@ -29,8 +29,9 @@ from ring import Ahead, Ring
 from torch import nn
 
 from modified_lisa.data.scenes import QUERY_KINDS
-from modified_lisa.model.bridge import PyramidBridge, default_layers
+from modified_lisa.model.bridge import default_layers
 from modified_lisa.model.mask_head import SegProjection
+from modified_lisa.model.pyramid import PyramidBridge
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 GRID = 64

@@ -29,7 +29,7 @@ __all__ = [
 VISION_SOURCES = ("vlm", "sam", "dual")
 DTYPES = ("bf16", "fp16", "fp32")
 DATASETS = ("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco")
-BRIDGES = ("pyramid", "linear", "fpn")
+BRIDGES = ("pyramid", "linear", "fpn", "stem")
 SEG_STATES = ("at", "before")
 QUANTIZATIONS = ("nf4", "int8", "fp8", "none")
 SEG_PROJECTIONS = ("normed", "plain")
@@ -71,6 +71,9 @@ class ModelConfig:
     """Design of the bridge from vision features to SAM's embedding (``vlm`` only)."""
     bridge_layers: tuple[int, ...] | None = None
     """Encoder layers that the bridge reads, as indices into the hidden states; None: the design's default."""
+    image_side: int | None = None
+    """Side of the square that the VLM's encoder sees, in pixels; None: its own. Its positions are interpolated to
+    another, whose finer grid the bridge reads; the language model reads as many tokens as ever, averaged."""
     seg_state: str = "at"
     """Which hidden state becomes the mask: ``at`` the <SEG> token, or ``before`` it (published LISA)."""
     seg_projection: str = "normed"
@@ -99,6 +102,12 @@ class ModelConfig:
         _choice("seg_state", self.seg_state, SEG_STATES)
         _choice("seg_projection", self.seg_projection, SEG_PROJECTIONS)
         _choice("protocol", self.protocol, PROTOCOLS)
+        if self.image_side is not None:
+            _at_least("--image_side", self.image_side, 1, whole=True)
+            if self.vision_source == "sam" or self.protocol == "lisa":
+                raise ConfigError(
+                    "--image_side is for the VLM's encoder, in the 'vlm' and 'dual' vision sources and the native protocol"
+                )
         if self.seg_token_id is not None:
             _at_least("seg_token_id", self.seg_token_id, 0, whole=True)
             if self.protocol != "lisa":

@@ -1,5 +1,6 @@
 """The scripts that pretrain the bundled models: what they teach is what `ModifiedLISA` will read."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from factory import SAM, TEXTS
+from factory import SAM, TEXTS, tiny_model
 from modified_lisa import ModifiedLISA
 from modified_lisa.model.tiny import VlmSizes, build_sam, build_tokenizer, build_vlm, save_sam, save_vlm
 
@@ -190,3 +191,67 @@ def test_a_learning_rate_rises_stays_and_falls():
     assert rate_at(0.7, 1.0, hold=0.4) < rate_at(0.5, 1.0, hold=0.4)
     assert rate_at(1.0, 1.0, hold=0.4) < 0.01
     assert rate_at(1.0, 1.0, hold=1.0) > 0.99
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"vision_source": "dual"}, {"vision_source": "sam"}, {"train_projector": True}, {"lora_r": 2}],
+)
+def test_packed_queries_train_as_the_model_trains_them(options):
+    """The same masks, and the same gradients, as a batch of the queries one by one."""
+    from data import MAX_OBJECTS, Words
+    from packed import Texts, decode
+
+    model = tiny_model(**options, lora_dropout=0.0).train()
+    texts = Texts(model.processor)
+    rng = np.random.default_rng(0)
+    names = [name for name in ("vlm", "sam") if getattr(model.processor, f"{name}_image")]
+    squares = {
+        name: torch.from_numpy(
+            rng.integers(0, 256, (2, 3, *[getattr(model.processor, f"{name}_image").side] * 2), np.uint8)
+        )
+        for name in names
+    }
+    asked = [
+        ["the one that could roll", "all that is not round"],
+        ["which of these would keep me dry?", "it"],
+    ]
+    words = [
+        Words(np.zeros(0), queries=[([texts.encode(text)], (MAX_OBJECTS - 1,), 0) for text in queries])
+        for queries in asked
+    ]
+    packed = texts.pack(words, rng, 2)
+    given = {"squares": squares[names[0]], "sam_squares": squares["sam"] if len(names) > 1 else None}
+    logits, _ = decode(model, texts, batch=packed, learns_words=True, **given)
+    logits.square().mean().backward()
+    ours = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+
+    model.zero_grad()
+    inputs = [
+        dataclasses.replace(
+            model.processor([np.zeros((8, 8, 3), np.uint8)], [asked[row][number]]),
+            vlm_pixels=_normalised(squares, "vlm", row, model),
+            sam_pixels=_normalised(squares, "sam", row, model),
+        )
+        for row, number in zip(packed["rows"].tolist(), packed["numbers"].tolist(), strict=True)
+    ]
+    with torch.autocast("cpu", enabled=False):
+        theirs = torch.cat([model.compute(one)[1] for one in inputs])
+    theirs.square().mean().backward()
+    assert _distance(logits, theirs) < 0.05  # the packed head's products are bf16 here
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and "iou_prediction_head" not in name:
+            assert weight.grad is not None, name
+            if weight.grad.norm() > 1e-4:
+                assert _distance(ours[name], weight.grad) < 0.25, name
+
+
+def _normalised(squares, name, row, model):
+    from data import normalised
+
+    spec = getattr(model.processor, f"{name}_image")
+    return None if spec is None else normalised(squares[name][row : row + 1], spec.mean, spec.std)
+
+
+def _distance(one, other):
+    return ((one - other).norm() / other.norm()).item()

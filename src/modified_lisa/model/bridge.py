@@ -1,6 +1,6 @@
 """Bridges between the two worlds of features.
 
-- `PyramidBridge`, `LinearBridge`, `fpn.FpnBridge`: a VLM encoder's patch features -> the image embedding of
+- `pyramid.PyramidBridge`, `LinearBridge`, `fpn.FpnBridge`, `stem.StemBridge` (which sees the pixels too): a VLM encoder's patch features -> the image embedding of
   SAM's decoder;
 - `TokenBridge`: SAM's features -> the patch tokens that the VLM's projector expects.
 
@@ -20,10 +20,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from modified_lisa.errors import ConfigError
-from modified_lisa.model.blocks import ChannelNorm, Refine, to_grid
+from modified_lisa.model.blocks import to_grid
 from modified_lisa.model.fpn import FpnBridge
+from modified_lisa.model.pyramid import PyramidBridge
+from modified_lisa.model.stem import StemBridge
 
-__all__ = ["BRIDGES", "LinearBridge", "PyramidBridge", "TokenBridge", "default_layers", "make_bridge"]
+__all__ = ["BRIDGES", "LinearBridge", "TokenBridge", "default_layers", "make_bridge"]
 
 
 def default_layers(bridge: str, feature_layer: int) -> tuple[int, ...]:
@@ -32,7 +34,7 @@ def default_layers(bridge: str, feature_layer: int) -> tuple[int, ...]:
     Args:
         feature_layer: the one that the language model reads, as an absolute index (23 of CLIP-L's 24).
 
-    ``pyramid`` and ``fpn`` add evenly spaced shallower layers: deep ones know what, shallow ones know where.
+    All but ``linear`` add evenly spaced shallower layers: deep ones know what, shallow ones know where.
     """
     if bridge == "linear":
         return (feature_layer,)
@@ -53,30 +55,6 @@ class LinearBridge(nn.Module):
         joined = torch.cat([norm(x) for norm, x in zip(self.norms, features, strict=True)], dim=-1)
         grid = to_grid(self.project(joined))
         return F.interpolate(grid, (self.side, self.side), mode="bilinear", align_corners=False)
-
-
-class PyramidBridge(nn.Module):
-    """Several layers, each normalised and projected, added; refined before and after the enlargement.
-
-    Ends with a LayerNorm over channels, as SAM's own neck does, so that the frozen mask decoder meets
-    values of the size that it was trained on.
-    """
-
-    def __init__(self, layers: int, width: int, channels: int, side: int) -> None:
-        super().__init__()
-        self.side = side
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
-        self.projects = nn.ModuleList(nn.Linear(width, channels) for _ in range(layers))
-        self.coarse = Refine(channels, kernel=3)
-        self.fine = nn.Sequential(Refine(channels), Refine(channels))
-        self.norm = ChannelNorm(channels)
-
-    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """L tensors (B, P, Dv) -> (B, C, side, side)."""
-        parts = zip(self.norms, self.projects, features, strict=True)
-        grid = self.coarse(to_grid(torch.stack([project(norm(x)) for norm, project, x in parts]).sum(dim=0)))
-        grid = F.interpolate(grid, (self.side, self.side), mode="bilinear", align_corners=False)
-        return self.norm(self.fine(grid))
 
 
 class TokenBridge(nn.Module):
@@ -109,7 +87,12 @@ class TokenBridge(nn.Module):
         return self.norm(joined + self.mix(joined))
 
 
-BRIDGES: dict[str, Any] = {"pyramid": PyramidBridge, "linear": LinearBridge, "fpn": FpnBridge}
+BRIDGES: dict[str, Any] = {
+    "pyramid": PyramidBridge,
+    "linear": LinearBridge,
+    "fpn": FpnBridge,
+    "stem": StemBridge,
+}
 
 
 def make_bridge(

@@ -31,6 +31,7 @@ def frozen_identity(model: "ModifiedLISA") -> dict[str, Any]:
     return {
         "what": "features",
         "vision_source": model.config.vision_source,
+        **({"pixels": True} if getattr(model.vision, "bridge_reads_pixels", False) else {}),
         "layers": list(getattr(model.vision, "layers", getattr(model.vision.encoder, "feature_layers", ()))),
         "weights": fingerprint((name, tensor) for name, tensor in named if not name.startswith("bridge.")),
         "dtype": model.config.dtype,

@@ -342,7 +342,7 @@ def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> V
         encoder = sam.config.vision_config
         bridge = TokenBridge(encoder.hidden_size, encoder.output_channels, patches=side**2, out_width=width)
         return SamVision(sam.vision_encoder.to(dtype), bridge)
-    tower = family_of(vlm.config).tower(vlm)
+    tower = family_of(vlm.config).tower(vlm).see(config.image_side)
     if config.vision_source == "dual":
         return DualVision(tower, sam.vision_encoder.to(dtype))
     layers = config.bridge_layers or tower.bridge_layers.get(config.bridge)

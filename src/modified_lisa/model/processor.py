@@ -321,7 +321,8 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         )
     vlm_image = sam_image = None
     if config.vision_source in ("vlm", "dual"):
-        vlm_image = read_image_spec(source, vision.image_size, "bicubic", "--vlm_name", config.vlm_name)
+        side = config.image_side or vision.image_size
+        vlm_image = read_image_spec(source, side, "bicubic", "--vlm_name", config.vlm_name)
     if config.vision_source in ("sam", "dual"):
         sam_image = read_image_spec(
             sam_source, sam_vision.image_size, "bilinear", "--sam_name", config.sam_name

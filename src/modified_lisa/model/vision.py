@@ -13,12 +13,14 @@ Shapes: B images, P patch tokens, Dv the tower's width, C and h = w channels and
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from modified_lisa.errors import ConfigError, ModelLoadError
+from modified_lisa.model.blocks import to_grid
 from modified_lisa.model.bridge import BRIDGES, default_layers
 from modified_lisa.model.inputs import ModelInputs
 
@@ -86,12 +88,17 @@ class VlmTower(nn.Module):
     Attributes: ``tower``, the encoder; ``depth``, its last hidden state; ``widths``, Dv of each hidden state;
     ``feature_layers``, those that the projector reads; ``trains``, whether it gets gradients.
 
+    `see` changes the side of the square that it takes.
+
     Args:
         tower: ``LlavaForConditionalGeneration.model.vision_tower``.
         feature_layers: of the VLM's configuration: hidden states that its projector reads.
         strategy: ``default`` drops the first token, ``full`` keeps it.
         class_tokens: tokens before the patches.
     """
+
+    read_side: int | None = None
+    """Cells of the side of what the projector reads, where the tower sees another square than its own."""
 
     def __init__(self, tower: Any, feature_layers: Sequence[int], strategy: str, class_tokens: int) -> None:
         super().__init__()
@@ -117,6 +124,22 @@ class VlmTower(nn.Module):
         """Name of a bridge -> the layers that it reads where the configuration leaves it open."""
         return {name: default_layers(name, max(self.feature_layers)) for name in BRIDGES}
 
+    def see(self, side: int | None) -> Self:
+        """Take squares of ``side`` pixels from now on (None: as it is); returns itself.
+
+        Raises ConfigError for a side that has no whole patches.
+        """
+        if side is None:
+            return self
+        sizes = self.tower.config
+        if side % sizes.patch_size or self.first_read > self.class_tokens:
+            raise ConfigError(
+                f"--image_side is {side}; this encoder needs a multiple of its patches of {sizes.patch_size} pixels, "
+                "and a projector that reads all of them"
+            )
+        self.read_side = None if side == sizes.image_size else sizes.image_size // sizes.patch_size
+        return self
+
     def forward(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
         """One pass: the hidden states of ``layers``, with gradients only if the tower trains."""
         with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
@@ -124,12 +147,20 @@ class VlmTower(nn.Module):
 
     def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
         """`forward`, for pixels in the tower's precision: (B, class tokens + P, Dv) each."""
-        states = self.tower(pixels, output_hidden_states=True).hidden_states
+        more = {} if self.read_side is None else {"interpolate_pos_encoding": True}
+        states = self.tower(pixels, output_hidden_states=True, **more).hidden_states
         return tuple(states[layer] for layer in layers)
 
     def tokens(self, states: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """What the projector reads, of the hidden states by layer; `feature_layers` must be among them."""
-        return torch.cat([states[layer] for layer in self.feature_layers], dim=-1)[:, self.first_read :]
+        read = torch.cat([states[layer] for layer in self.feature_layers], dim=-1)[:, self.first_read :]
+        if self.read_side is None:
+            return read
+        kept, patches = read.split_with_sizes(
+            (self.class_tokens - self.first_read, read.shape[1] - self.class_tokens + self.first_read), dim=1
+        )
+        pooled = F.adaptive_avg_pool2d(to_grid(patches.float()), self.read_side)
+        return torch.cat((kept, pooled.flatten(2).transpose(1, 2).to(read.dtype)), dim=1)
 
     def patches(self, state: torch.Tensor) -> torch.Tensor:
         """The patch features (B, P, Dv) of a hidden state, which a bridge reads."""
@@ -139,7 +170,8 @@ class VlmTower(nn.Module):
 class VlmVision(VisionSource):
     """The VLM's tower sees the image; the bridge tells the mask decoder what it saw.
 
-    Features: the hidden states of ``layers``, those of the projector and of the bridge, each once.
+    Features: the hidden states of ``layers``, those of the projector and of the bridge, each once; and the pixels, if
+    the bridge reads them.
     """
 
     reads_vlm_pixels = True
@@ -150,22 +182,23 @@ class VlmVision(VisionSource):
         self.bridge = bridge
         self.bridge_layers = absolute_layers(bridge_layers, tower.depth, "--bridge_layers")
         self.layers = tuple(sorted({*tower.feature_layers, *self.bridge_layers}))
+        self.bridge_reads_pixels: bool = getattr(bridge, "reads_pixels", False)
 
     def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         assert vlm_pixels is not None
         states: Features = self.encoder(vlm_pixels, self.layers)
-        return states
+        return (*states, vlm_pixels.to(self.encoder.dtype)) if self.bridge_reads_pixels else states
 
     def trained(self, features: Features) -> Encoding:
-        states = dict(zip(self.layers, features, strict=True))
+        states = dict(zip(self.layers, features, strict=False))
         return Encoding(self.encoder.tokens(states), self.embedding(features))
 
     def embedding(self, features: Features) -> torch.Tensor:
         """Only what the mask decoder reads, float32 (B, C, h, w)."""
-        states = dict(zip(self.layers, features, strict=True))
-        embedding: torch.Tensor = self.bridge(
-            [self.encoder.patches(states[layer]).float() for layer in self.bridge_layers]
-        )
+        states = dict(zip(self.layers, features, strict=False))
+        read = [self.encoder.patches(states[layer]).float() for layer in self.bridge_layers]
+        more = (features[-1].float(),) if self.bridge_reads_pixels else ()
+        embedding: torch.Tensor = self.bridge(read, *more)
         return embedding
 
 

@@ -56,6 +56,7 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         quantization=values.quantization,
         bridge=values.bridge,
         bridge_layers=values.bridge_layers,
+        image_side=values.image_side,
         train_mask_decoder=values.train_mask_decoder,
         train_projector=values.train_projector,
         train_vision=values.train_vision,
@@ -190,6 +191,12 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
         None,
         "encoder layers that the bridge reads, such as 6,12,-2; none: the bridge's own choice",
         metavar="N,N,...",
+    )
+    add(
+        "--image_side",
+        int,
+        None,
+        "side of the square that the VLM's encoder sees, in pixels, its positions interpolated; none: its own",
     )
     _flag(group, "--train_mask_decoder", "train SAM's mask decoder too")
     _flag(group, "--train_projector", "train the VLM's projector too")

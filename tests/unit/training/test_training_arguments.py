@@ -39,6 +39,7 @@ OURS = {
     "--quantization": None,
     "--bridge": "pyramid",
     "--bridge_layers": None,
+    "--image_side": None,
     "--train_mask_decoder": False,
     "--train_projector": False,
     "--train_vision": False,

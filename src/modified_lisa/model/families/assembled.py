@@ -9,13 +9,14 @@ model. The projector starts random: train it.
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
+from modified_lisa.errors import ConfigError
 from modified_lisa.files import write_json
 from modified_lisa.model.blocks import to_grid
 from modified_lisa.model.families import Family
@@ -127,6 +128,13 @@ class StageTower(VlmTower):
     @property
     def bridge_layers(self) -> dict[str, tuple[int, ...]]:
         return {"fpn": tuple(range(1, self.depth + 1))}
+
+    def see(self, side: int | None) -> Self:
+        if side is None:
+            return self
+        raise ConfigError(
+            "--image_side is for encoders with interpolated positions; this VLM's is convolutional"
+        )
 
     def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
         """Features (B, P_l, D_l) of every layer on its own square grid, in row order."""

@@ -1,0 +1,97 @@
+"""The rows of the study's table: what is built and what trains in each."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from modified_lisa.config import VISION_SOURCES, ModelConfig
+from modified_lisa.model.bridge import default_layers
+from modified_lisa.model.sources import read_config
+
+SPECIFICATION = "specification"
+BASE = f"vlm, {SPECIFICATION}"
+"""What the rows of the bridges differ from in one thing."""
+LORA_RANK = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    part: str
+    """The table that it stands in: ``sources`` or ``bridges``."""
+    source: str
+    trained: str
+    """Name of the trainable set."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of `ModelConfig`."""
+    distilled: bool = False
+    """A third of the steps go into the bridge alone, which learns to give SAM's embedding, without labels."""
+
+    @property
+    def folder(self) -> str:
+        """A name for files."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.name)
+
+    def config(self, vlm_name: str, sam_name: str, dtype: str) -> ModelConfig:
+        return ModelConfig(
+            vlm_name=vlm_name,
+            sam_name=sam_name,
+            dtype=dtype,
+            quantize=False,
+            vision_source=self.source,
+            **self.options,
+        )
+
+
+def trainable_sets() -> dict[str, dict[str, Any]]:
+    """Each one trains what the one before it does, and one thing more."""
+    decoder = {"train_mask_decoder": True}
+    lora = {**decoder, "lora_r": LORA_RANK}
+    return {
+        SPECIFICATION: {},
+        "+ mask decoder": decoder,
+        "+ LoRA": lora,
+        "+ VLM projector": {**lora, "train_projector": True},
+    }
+
+
+def bridges(vlm_name: str, sam_name: str) -> dict[str, dict[str, Any]]:
+    """What differs from `BASE`, whose bridge is the pyramid of four layers."""
+    _, sizes = read_config(vlm_name, "--vlm_name", "vlm")
+    depth = sizes.vision_config.num_hidden_layers
+    read = sizes.vision_feature_layer
+    patch = sizes.vision_config.patch_size
+    # As much as the square of SAM's encoder holds, from which it is made.
+    finer = read_config(sam_name, "--sam_name", "sam")[1].vision_config.image_size // patch * patch
+    last = read % (depth + 1) if isinstance(read, int) else max(layer % (depth + 1) for layer in read)
+    return {
+        "last layer only": {"options": {"bridge_layers": (last,)}},
+        "last layer, bilinear only": {"options": {"bridge": "linear"}},
+        "four layers, bilinear only": {
+            "options": {"bridge": "linear", "bridge_layers": default_layers("pyramid", last)}
+        },
+        "feature pyramid network": {"options": {"bridge": "fpn"}},
+        "light stem for edges": {"options": {"bridge": "stem"}},
+        **(
+            {f"input of {finer} pixels": {"options": {"image_side": finer}}}
+            if finer > sizes.vision_config.image_size
+            else {}
+        ),
+        "pyramid, distilled first": {"distilled": True},
+    }
+
+
+def all_rows(vlm_name: str, sam_name: str) -> list[Row]:
+    """In the order in which they are run: the sources with the specification's set first."""
+    rows = [
+        Row(f"{source}, {name}", "sources", source, name, options)
+        for name, options in trainable_sets().items()
+        for source in VISION_SOURCES
+    ]
+    made = [
+        Row(f"vlm, {name}", "bridges", "vlm", SPECIFICATION, **what)
+        for name, what in bridges(vlm_name, sam_name).items()
+    ]
+    first = len(VISION_SOURCES)
+    return [*rows[:first], *made, *rows[first:]]
