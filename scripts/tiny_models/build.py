@@ -19,17 +19,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sam as sam_training
 import torch
 import vlm as vlm_training
+from corpus import corpus
 from data import Maker
+from embedding import VECTORS
 from ring import Ring, default_workers
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from modified_lisa.data.scenes import describe, make_queries, make_scene
-from modified_lisa.data.scenes.facts import FACTS
 from modified_lisa.files import write_json, write_text
 from modified_lisa.model.tiny import (
     SamSizes,
@@ -43,7 +42,6 @@ from modified_lisa.model.tiny import (
 
 BEGAN = time.monotonic()
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets"
-WORDS = Path(__file__).with_name("words.txt")
 HEADS = "tiny-vlm-heads.safetensors"
 """The heads of the VLM's pretraining: `default.py` and ``--start`` can begin with them. Not shipped."""
 SMALLEST_VLM = VlmSizes(vision_width=48, vision_layers=4, vision_heads=2, width=48, layers=2, heads=2, mlp=96)
@@ -76,33 +74,6 @@ TITLES = {
 }
 
 
-def corpus_part(job: tuple[int, int]) -> list[str]:
-    """Text of ``job[1]`` training scenes, as the tokenizer will meet it."""
-    seed, scenes = job
-    rng = np.random.default_rng([seed, 7])
-    texts = []
-    for _ in range(scenes):
-        scene = make_scene(rng, split="train", size=(128, 128))
-        texts += [f"USER: \n{question} ASSISTANT: {answer} " for question, answer in describe(scene, rng)]
-        texts += [
-            f"USER: \n{text} " for query in make_queries(scene, rng, split="train") for text in query.texts
-        ]
-    return texts
-
-
-def corpus(seed: int, scenes: int, workers: int) -> list[str]:
-    """Text of the training split, every wording of every fact, and English words in their usual places."""
-    jobs = [(seed * 1000 + number, -(-scenes // workers)) for number in range(workers)]
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
-        texts = [text for part in pool.map(corpus_part, jobs) for text in part]
-    # One token each: <SEG> starts as the mean of these two.
-    texts += ["segmentation mask"] * 400
-    words = WORDS.read_text(encoding="utf-8").split()
-    texts += [f" {word} {word.capitalize()}" for word in words] * 4
-    texts += [text.lstrip("!") for fact in FACTS.values() for text in fact.wordings] * 2
-    return texts
-
-
 def machine() -> str:
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return f"{name}, {multiprocessing.cpu_count()} cores, PyTorch {torch.__version__}"
@@ -131,6 +102,9 @@ def main() -> None:
         help="folder with a tiny-vlm to continue from, and with its heads if they were kept",
     )
     parser.add_argument(
+        "--words", type=Path, help="folder that words.py wrote: the VLM's tokenizer, and what its words mean"
+    )
+    parser.add_argument(
         "--hold", type=float, default=0.4, help="share of the time after which the VLM's rate falls; 1: never"
     )
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes that render")
@@ -153,6 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     # The threads that prepare batches must not keep the one that launches waiting for its usual 5 ms.
     sys.setswitchinterval(5e-4)
+    if options.start and options.words:
+        raise SystemExit("--start goes on with its own words; give it or --words, not both")
     batch = options.batch or {"vlm": 96, "sam": 48}[options.part]
     folder = options.out / f"tiny-{options.part}"
 
@@ -160,8 +136,9 @@ def main() -> None:
     maker: dict[str, Any] = {"side": 336, "interpolation": "bicubic", "mean": vlm_training.MEAN}
     tokenizer = None
     if options.part == "vlm":
-        if options.start:
-            tokenizer = AutoTokenizer.from_pretrained(options.start / "tiny-vlm")
+        kept = options.start / "tiny-vlm" if options.start else options.words
+        if kept:
+            tokenizer = AutoTokenizer.from_pretrained(kept)
         else:
             tokenizer = build_tokenizer(corpus(options.seed, options.tokenizer_scenes, options.workers), 4096)
         lone = vlm_training.seg_ids(tokenizer)
@@ -211,12 +188,14 @@ def main() -> None:
             )
         else:
             model = build_vlm(tokenizer, SMALLEST_VLM if options.smoke else None)
-        learner = vlm_training.Learner(model, tokenizer)
+        vectors = load_file(options.words / VECTORS)["vectors"] if options.words else None
+        learner = vlm_training.Learner(model, tokenizer, vectors)
         if options.start and (options.start / HEADS).is_file():
             learner.heads.load_state_dict(load_file(options.start / HEADS))
 
         def save() -> None:
             # Copies of the weights alone: the compiled layers cannot be copied.
+            learner.settle()
             weights = {name: value.cpu() for name, value in model.state_dict().items()}
             clean = type(model)(model.config)
             clean.load_state_dict(weights)

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from captured import Captured
 from data import NAMES, PADDING, normalised, patch_boxes
+from embedding import WordEmbedding
 from optimizers import make_optimizers, rate_at
 from packer import MOST_QUERIES, SEG, Packer, image_place
 from ring import Ahead, Ring
@@ -73,9 +74,15 @@ def seg_ids(tokenizer: Any) -> list[int]:
 class Learner(nn.Module):
     """The VLM with its heads, and the losses of a batch."""
 
-    def __init__(self, vlm: Any, tokenizer: Any) -> None:
+    def __init__(self, vlm: Any, tokenizer: Any, vectors: torch.Tensor | None = None) -> None:
+        """``vectors``: of the tokenizer's words, see `embedding.WordEmbedding`."""
         super().__init__()
         self.vlm = vlm
+        table = vlm.get_input_embeddings()
+        self.words: nn.Module = table
+        if vectors is not None:
+            rows, width = table.weight.shape
+            self.words = WordEmbedding(vectors, width, rows=rows)
         vision, text = vlm.config.vision_config, vlm.config.text_config
         deepest = vision.num_hidden_layers - 1
         self.layers = default_layers("pyramid", deepest)
@@ -88,6 +95,12 @@ class Learner(nn.Module):
         inner = self.vlm.model
         return [*inner.vision_tower.encoder.layers, *inner.language_model.layers]
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Write what the words' embeddings have become into the VLM."""
+        if isinstance(self.words, WordEmbedding):
+            self.vlm.get_input_embeddings().weight.copy_(self.words.table())
+
     def forward(self, pixels: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Logits of the words (B, MOST_WORDS, vocabulary), masks (B, Q, GRID, GRID), nothing (B, Q), features of
         layers. Nothing in it depends on the values of the batch, so that it can be captured."""
@@ -95,9 +108,8 @@ class Learner(nn.Module):
         states = inner.vision_tower(pixels, output_hidden_states=True).hidden_states
         features = [state[:, 1:] for state in states]
         ids, segment = batch["ids"], batch["segment"]
-        table = inner.language_model.get_input_embeddings()
-        embeds = table(ids.clamp(min=0))
-        embeds = torch.where((ids == SEG)[..., None], table(self.seg).mean(0), embeds)
+        embeds = self.words(ids.clamp(min=0))
+        embeds = torch.where((ids == SEG)[..., None], self.words(self.seg).mean(0), embeds)
         image = inner.multi_modal_projector(features[-2]).to(embeds.dtype)
         embeds = torch.cat([embeds[:, : self.place.start], image, embeds[:, self.place.stop :]], dim=1)
         order = torch.arange(ids.shape[1], device=ids.device)

@@ -255,3 +255,34 @@ def _normalised(squares, name, row, model):
 
 def _distance(one, other):
     return ((one - other).norm() / other.norm()).item()
+
+
+def test_words_that_training_never_saw_follow_those_that_it_saw(tokenizer):
+    """What a word means goes through the projection; the VLM's table holds it afterwards."""
+    from packer import Packer
+    from vlm import MEAN, STD, Learner, normalised
+
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(len(tokenizer), 24), dim=1)
+    vectors[: len(tokenizer.all_special_ids)] = 0
+    seen, unseen = 300, 301
+    vectors[unseen] = vectors[seen]
+    vlm = build_vlm(tokenizer, SIZES)
+    learner = Learner(vlm, tokenizer, vectors)
+    optimizer = torch.optim.SGD(learner.words.parameters(), lr=0.5)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (learner.words(torch.tensor([seen])) - 1).pow(2).mean().backward()
+        optimizer.step()
+    learner.settle()
+    table = vlm.get_input_embeddings().weight
+    assert (table[seen] - 1).abs().mean() < 0.1
+    assert (table[unseen] - 1).abs().mean() < 0.4 < (table[unseen + 1] - 1).abs().mean()
+
+    made = example(tokenizer)
+    packed = Packer(tokenizer, 120).pack([made.words], np.random.default_rng(0))
+    pixels = normalised(torch.from_numpy(made.square)[None], MEAN, STD)
+    plain = Learner(vlm, tokenizer).eval()
+    plain.heads.load_state_dict(learner.heads.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(plain(pixels, packed)[1], learner.eval()(pixels, packed)[1])
