@@ -117,10 +117,8 @@ class Frame:
             )
         planes = torch.stack((target == 1, target != IGNORE)).float()
         height, width = self.content(_FINE_SIDE)
-        if max(self.height, self.width) > _FINE_SIDE:
-            planes = F.interpolate(planes[None], (height, width), mode="area")[
-                0
-            ]  # the products cost less then
+        if max(self.height, self.width) > _FINE_SIDE:  # the products cost less after that
+            planes = F.interpolate(planes[None], (height, width), mode="area")[0]
         down, across = (
             _averaging(pixels, content, side)
             for pixels, content in zip(planes.shape[1:], (height, width), strict=True)

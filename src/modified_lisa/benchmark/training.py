@@ -13,7 +13,7 @@ from modified_lisa.benchmark.measure import GIB, time_calls
 from modified_lisa.benchmark.memory import memory_now, start_memory
 from modified_lisa.benchmark.stages import picture, query_of
 from modified_lisa.config import TrainingConfig
-from modified_lisa.data.collate import Collator
+from modified_lisa.data.collate import Batch, Collator
 from modified_lisa.data.sample import Sample
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.lisa import ModifiedLISA
@@ -21,7 +21,7 @@ from modified_lisa.training.captured import capture_frozen_parts, release_frozen
 from modified_lisa.training.run import deterministic
 from modified_lisa.training.step import Stepper
 
-__all__ = ["WAYS", "measure_training"]
+__all__ = ["WAYS", "measure_training", "one_sample", "run_as"]
 
 WAYS = {
     "full": "ordinary backward pass through the whole prompt",
@@ -40,10 +40,7 @@ def measure_training(model: ModifiedLISA, way: str, repeats: int) -> dict[str, A
     config = TrainingConfig(model=model.config)
     alone: Any = SimpleNamespace(device=device, num_processes=1)  # what a step asks an Accelerator for
     stepper = Stepper(model, config, alone)
-    target = np.zeros(picture().shape[:2], np.uint8)
-    target[100:300, 200:400] = 1
-    sample = Sample("benchmark/0", picture(), query_of(model.processor), target)
-    batch = Collator(model.processor)([sample])
+    batch = one_sample(model)
     metrics = SegmentationMetrics()
     state = {"step": 0}
 
@@ -51,7 +48,7 @@ def measure_training(model: ModifiedLISA, way: str, repeats: int) -> dict[str, A
         state["step"] += 1
         stepper.step([batch], 1, 1e-6, metrics)
 
-    with _way(model, way):
+    with run_as(model, way):
         start_memory(device)
         before = torch.cuda.memory_allocated(device) / GIB if device.type == "cuda" else None
         start = time.perf_counter()
@@ -70,6 +67,13 @@ def measure_training(model: ModifiedLISA, way: str, repeats: int) -> dict[str, A
     }
 
 
+def one_sample(model: ModifiedLISA) -> Batch:
+    """A batch of one image, one query and one rectangle."""
+    target = np.zeros(picture().shape[:2], np.uint8)
+    target[100:300, 200:400] = 1
+    return Collator(model.processor)([Sample("benchmark/0", picture(), query_of(model.processor), target)])
+
+
 def _deterministic(call: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         with deterministic():
@@ -79,7 +83,8 @@ def _deterministic(call: Callable[[], None]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def _way(model: ModifiedLISA, way: str) -> Iterator[None]:
+def run_as(model: ModifiedLISA, way: str) -> Iterator[None]:
+    """Meanwhile, ``model`` trains in one of the `WAYS`."""
     language_model: Any = model.language_model
     model.train()
     try:
