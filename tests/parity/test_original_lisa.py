@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from modified_lisa import ModifiedLISA
 from modified_lisa.model.original_lisa.importing import import_lisa
@@ -62,6 +63,42 @@ def test_other_sizes_agree_with_a_plain_forward_pass(
     ours = run(model, given)
     assert difference(ours[0], embedding) < WITHIN
     assert difference(ours[1], masks) < WITHIN
+
+
+def _tower_of_transformers_5(folder: Path, made: dict[str, Any]) -> None:
+    """Its ``CLIPVisionModel.save_pretrained`` writes no ``vision_model.`` before the names."""
+    (folder / "clip" / "pytorch_model.bin").unlink()
+    bare = {name.removeprefix("vision_model."): tensor for name, tensor in made["clip"].items()}
+    save_file(bare, folder / "clip" / "model.safetensors")
+
+
+def _tied_head(folder: Path, made: dict[str, Any]) -> None:
+    """Where the configuration ties the head to the embedding, files may leave it out."""
+    made["config"]["tie_word_embeddings"] = True
+    del made["weights"]["lm_head.weight"]
+    torch.save(made["weights"], folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(made["config"]))
+
+
+def _rope_of_transformers_5(folder: Path, made: dict[str, Any]) -> None:
+    made["config"]["rope_parameters"] = {"rope_type": "default", "rope_theta": 500000.0}
+    made["config"]["rope_theta"] = 500000.0  # for the plain forward pass; the file has it not
+    values = {name: value for name, value in made["config"].items() if name != "rope_theta"}
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.mark.filterwarnings("ignore:.*no tokenizer")
+@pytest.mark.parametrize("change", [_tower_of_transformers_5, _tied_head, _rope_of_transformers_5])
+@pytest.mark.parametrize("way", ["direct", "imported"])
+def test_files_that_newer_versions_wrote(tmp_path: Path, change: Any, way: str) -> None:
+    source = tmp_path / "lisa"
+    made = make_checkpoint(source)
+    given = example(Sizes())
+    change(source, made)
+    _, masks = original_forward(**made, **given)
+    if way == "imported":
+        source = import_lisa(source, tmp_path / "out")
+    assert difference(run(ModifiedLISA.from_pretrained(source, device="cpu"), given)[1], masks) < WITHIN
 
 
 @pytest.mark.filterwarnings("ignore:.*no tokenizer")

@@ -10,10 +10,11 @@ import torch
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.image_spec import ImageSpec
-from modified_lisa.model.original_lisa.layout import vocabulary_rows
+from modified_lisa.model.original_lisa.layout import uses_start_end, vocabulary_rows
 from modified_lisa.model.original_lisa.protocol import CropSpec, ProtocolProcessor
-from modified_lisa.model.original_lisa.source import OriginalLisa, is_hub_name, open_original, read_json
-from modified_lisa.model.original_lisa.vocabulary import SEG, read_tokenizer
+from modified_lisa.model.original_lisa.shards import read_json
+from modified_lisa.model.original_lisa.source import OriginalLisa, is_hub_name, open_original
+from modified_lisa.model.original_lisa.vocabulary import SEG, read_tokenizer, saved_tokens
 from modified_lisa.model.sources import class_tokens, read_config
 
 __all__ = ["LISA", "build_protocol_processor", "clip_settings", "protocol_settings", "read_original"]
@@ -47,7 +48,9 @@ def read_original(
                 "the path of a folder or of a .pt file"
             )
         return None
-    tokenizer = read_tokenizer(original.source, vocabulary_rows(original.values))
+    tokenizer = read_tokenizer(
+        original.source, vocabulary_rows(original.values), start_end=uses_start_end(original.values)
+    )
     seg = protocol_settings(original, tokenizer, seg_token_id)["seg_token_id"]
     return original.model_config(seg_token_id=seg), original.trained_weights(seg)
 
@@ -57,18 +60,26 @@ def protocol_settings(
 ) -> dict[str, Any]:
     """What LISA's protocol must know beside the tokenizer: ``seg_token_id``, ``im_start_end``.
 
-    Without a tokenizer and without a word from the caller, ``[SEG]`` is taken for the first of the tokens that
-    the original adds last; a warning says so.
+    Without a tokenizer, a saved list of the added tokens, a number in the configuration and a word from the caller,
+    ``[SEG]`` is taken for the first of the tokens that the original adds last; a warning says so.
     """
     rows = vocabulary_rows(original.values)
-    start_end = bool(original.values.get("mm_use_im_start_end", True))
-    if tokenizer is not None:
-        of_words = int(tokenizer.convert_tokens_to_ids(SEG))
+    start_end = uses_start_end(original.values)
+    saved = saved_tokens(original.source).get(SEG)
+    if tokenizer is not None or saved is not None:
+        of_words = saved if tokenizer is None else int(tokenizer.convert_tokens_to_ids(SEG))
+        if saved not in (None, of_words):
+            raise ConfigError(
+                f"{SEG} is {of_words} in the tokenizer, and {saved} among the added tokens of {original.source}; "
+                "give a tokenizer that belongs to it"
+            )
         if seg_token_id not in (None, of_words):
             raise ConfigError(
                 f"seg_token_id is {seg_token_id}, and {SEG} is {of_words} in the tokenizer of {original.source}; leave it out"
             )
         seg_token_id = of_words
+    if seg_token_id is None and isinstance(noted := original.values.get("seg_token_idx"), int):
+        seg_token_id = noted
     if seg_token_id is None:
         seg_token_id = rows - 3 if start_end else rows - 1
         warnings.warn(
@@ -96,7 +107,9 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
     """
     if (original := open_original(config.vlm_name)) is not None:
         vlm_config, source = original.vlm_config, original.source
-        tokenizer = read_tokenizer(source, vlm_config.text_config.vocab_size)
+        tokenizer = read_tokenizer(
+            source, vlm_config.text_config.vocab_size, start_end=uses_start_end(original.values)
+        )
         settings = protocol_settings(original, tokenizer, config.seg_token_id)
         clip = clip_settings(original.tower_source, vlm_config.vision_config.image_size)
     else:
@@ -108,7 +121,9 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
                 f"config.json has no {LISA!r} with a seg_token_id"
             )
         settings = kept
-        tokenizer = read_tokenizer(source, vlm_config.text_config.vocab_size)
+        tokenizer = read_tokenizer(
+            source, vlm_config.text_config.vocab_size, start_end=settings.get("im_start_end", True)
+        )
         clip = clip_settings(source, vlm_config.vision_config.image_size)
     if (sam_original := open_original(config.sam_name)) is not None:
         sam_config = sam_original.sam_config
@@ -139,9 +154,12 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
 def _crop(settings: dict[str, Any], side: int, name: str) -> CropSpec:
     """CLIPImageProcessor's settings, old or new, as a `CropSpec`; refused if they are not CLIP's way."""
     size, crop = settings["size"], settings["crop_size"]
-    resize = size if isinstance(size, int) else size.get("shortest_edge")
-    cropped = crop if isinstance(crop, int) else crop.get("height")
-    regular = all(settings[key] for key in ("do_resize", "do_center_crop", "do_normalize"))
+    resize = size.get("shortest_edge") if isinstance(size, dict) else size
+    cropped = crop.get("height") if isinstance(crop, dict) else crop
+    colours = [settings[key] for key in ("image_mean", "image_std")]
+    regular = all(isinstance(three, list) and len(three) == 3 for three in colours) and all(
+        settings[key] for key in ("do_resize", "do_center_crop", "do_normalize")
+    )
     if (
         not regular
         or settings["resample"] != 3
@@ -151,7 +169,7 @@ def _crop(settings: dict[str, Any], side: int, name: str) -> CropSpec:
     ):
         raise ModelLoadError(
             f"{name}: its CLIP's preprocessor_config.json has size {size}, crop_size {crop}, resample {settings['resample']}; "
-            f"expected: the shortest edge to {side} or more, bicubic (3), the middle {side} pixels, normalised"
+            f"expected: the shortest edge to {side} or more, bicubic (3), the middle {side} pixels, normalised by three means and deviations"
         )
-    mean, std = ((*(float(value) for value in settings[key]),) for key in ("image_mean", "image_std"))
+    mean, std = ((*(float(value) for value in three),) for three in colours)
     return CropSpec(resize=resize, side=side, mean=mean, std=std)  # type: ignore[arg-type]

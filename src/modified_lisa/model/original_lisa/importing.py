@@ -20,6 +20,7 @@ from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.files import write_json
 from modified_lisa.model import checkpoint
 from modified_lisa.model.original_lisa.building import LISA, clip_settings, protocol_settings
+from modified_lisa.model.original_lisa.layout import uses_start_end, vocabulary_rows
 from modified_lisa.model.original_lisa.protocol import SAM_MEAN, SAM_STD
 from modified_lisa.model.original_lisa.source import Origin, OriginalLisa, find_original
 from modified_lisa.model.original_lisa.vocabulary import IMAGE, read_tokenizer
@@ -66,7 +67,11 @@ def import_lisa(
             f"With a network, run: hf download {os.fspath(source)}; without one, give the checkpoint's folder"
         )
     original = OriginalLisa(source, vision_tower)
-    words = read_tokenizer(tokenizer or original.source, original.vlm_config.text_config.vocab_size)
+    words = read_tokenizer(
+        tokenizer or original.source,
+        vocabulary_rows(original.values),
+        start_end=uses_start_end(original.values),
+    )
     if words is None and tokenizer is not None:
         raise ModelLoadError(
             f"--tokenizer {tokenizer}: there is neither a tokenizer.json nor a tokenizer.model"

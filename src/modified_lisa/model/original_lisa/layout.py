@@ -16,6 +16,7 @@ __all__ = [
     "llava_config",
     "projector_layers",
     "sam_config",
+    "uses_start_end",
     "vision_tower_name",
     "vocabulary_rows",
 ]
@@ -45,6 +46,11 @@ def vision_tower_name(values: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) and name.strip() else None
 
 
+def uses_start_end(values: Mapping[str, Any]) -> bool:
+    """Whether ``<im_start>`` and ``<im_end>`` stand around the image."""
+    return bool(values.get("mm_use_im_start_end", True))
+
+
 def vocabulary_rows(values: Mapping[str, Any]) -> int:
     """Rows of the embedding."""
     return int(values["vocab_size"])
@@ -62,7 +68,9 @@ def llava_config(values: Mapping[str, Any], shapes: Shapes, vision: Any) -> Any:
     needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     if missing := [name for name in needed if not isinstance(values.get(name), int)]:
         raise ModelLoadError(f"the checkpoint's config.json has no number for {', '.join(missing)}")
-    scaling = dict(values.get("rope_scaling") or {})
+    # Configurations saved by transformers 5 have one field for both.
+    scaling = {**(values.get("rope_parameters") or {}), **(values.get("rope_scaling") or {})}
+    theta = scaling.pop("rope_theta", 10000.0)
     kind = scaling.pop("type", scaling.pop("rope_type", "default"))
     vocabulary, padding = values["vocab_size"], values.get("pad_token_id")
     text = LlamaConfig(
@@ -71,7 +79,7 @@ def llava_config(values: Mapping[str, Any], shapes: Shapes, vision: Any) -> Any:
         hidden_act=values.get("hidden_act", "silu"),
         max_position_embeddings=values.get("max_position_embeddings", 2048),
         rms_norm_eps=values.get("rms_norm_eps", 1e-6),
-        rope_parameters={"rope_type": kind, "rope_theta": values.get("rope_theta", 10000.0), **scaling},
+        rope_parameters={"rope_type": kind, "rope_theta": values.get("rope_theta", theta), **scaling},
         attention_bias=bool(values.get("attention_bias", False)),
         bos_token_id=values.get("bos_token_id", 1),
         eos_token_id=values.get("eos_token_id", 2),

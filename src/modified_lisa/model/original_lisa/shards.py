@@ -1,4 +1,4 @@
-"""Weight files, pickled or safetensors -> tensors, one at a time: in memory is one tensor, mapped is one file."""
+"""A checkpoint's files: JSON, and weights, pickled or safetensors, one at a time: in memory is one tensor, mapped one file."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ import torch
 from modified_lisa.errors import ModelLoadError
 from modified_lisa.model.sources import first_line
 
-__all__ = ["Shards", "find_file"]
+__all__ = ["Shards", "find_file", "read_json"]
 
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 
@@ -33,6 +33,28 @@ def find_file(source: str, name: str) -> Path | None:
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"{source}: {first_line(error)}") from error
     return None if found is None else Path(found)
+
+
+def read_json(source: str, name: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A JSON object of a folder or hub repository; ``missing``: what to give where there is no such file."""
+    path = find_file(source, name)
+    if path is None:
+        if missing is not None:
+            return missing
+        if Path(source).is_dir():
+            held = ", ".join(sorted(entry.name for entry in Path(source).iterdir())[:8]) or "nothing"
+            raise ModelLoadError(f"{source} has no {name}; it holds {held}")
+        raise ModelLoadError(
+            f"{source}: there is no {name}, neither in a folder of that name nor on the Hugging Face hub or in its "
+            f"cache. With a network, run: hf download {source}; without one, give the checkpoint's folder"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelLoadError(f"{path} is not JSON: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ModelLoadError(f"{path} holds no JSON object")
+    return values
 
 
 class Shards:

@@ -5,7 +5,6 @@ one `ModelLoadError`, before anything is built or written.
 """
 
 import functools
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ from modified_lisa.model.original_lisa.layout import (
     sam_config,
     vision_tower_name,
 )
-from modified_lisa.model.original_lisa.shards import Shards, find_file
+from modified_lisa.model.original_lisa.shards import Shards, read_json
 from modified_lisa.model.shards import FileTensor
 from modified_lisa.model.sources import first_line
 
@@ -46,11 +45,13 @@ __all__ = [
     "is_hub_name",
     "lazy_weights",
     "open_original",
-    "read_json",
 ]
 
 _DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _SEG_PROJECTION = [f"seg_projection.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
+
+_TOWER = ("vision_model.", "embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
+"""Beginnings of the names of a CLIP's vision half, in its own files."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,15 @@ class OriginalLisa:
         self.shards = Shards.find(self.source)
         self.tower_source = vision_tower or self._tower_beside()
         self._has_tower = any(name.startswith("model.vision_tower.") for name in self.shards.shapes)
-        self.vlm_config = llava_config(self.values, self.shards.shapes, self._tower_config())
+        tower = self._tower_config()
+        try:
+            self.vlm_config = llava_config(self.values, self.shards.shapes, tower)
+        except ModelLoadError:
+            raise
+        except Exception as error:  # transformers' checks of a configuration raise bare Exceptions
+            raise ModelLoadError(
+                f"{self.source}: its config.json fits no LLaVA: {first_line(error)}"
+            ) from error
         self.tower_shards = self.shards if self._has_tower else Shards.find(self.tower_source)
         self.sam_config = sam_config(self.shards.shapes)
         self._check()
@@ -139,7 +148,7 @@ class OriginalLisa:
 
         try:
             return CLIPVisionConfig.from_pretrained(self.tower_source)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the file may be missing, or hold anything
             raise ModelLoadError(
                 f"{self.source}: its vision tower is {self.tower_source!r}, whose config.json is neither in a folder of "
                 f"that name nor in the Hugging Face cache. With a network, run: hf download {self.tower_source}; without "
@@ -154,18 +163,26 @@ class OriginalLisa:
         from transformers import LlavaForConditionalGeneration
 
         layers = projector_layers(self.shards.shapes)
+        tied = self.values.get("tie_word_embeddings") and "lm_head.weight" not in self.shards.shapes
         origins = {}
         for name, shape in _shapes(LlavaForConditionalGeneration, self.vlm_config).items():
             if (tower := clip_key(name)) is not None:
-                origins[vlm_file_key(name)] = Origin(
-                    self.tower_shards, (CLIP if self._has_tower else "") + tower, shape
-                )
+                origins[vlm_file_key(name)] = Origin(self.tower_shards, self._tower_key(tower), shape)
                 continue
             key = vlm_key(name, layers)
+            if tied and key == "lm_head.weight":
+                key = "model.embed_tokens.weight"
             origins[vlm_file_key(name)] = Origin(
                 None if key in (IDENTITY, ZEROS) else self.shards, key, shape
             )
         return origins
+
+    def _tower_key(self, name: str) -> str:
+        """``vision_model.*`` as the tower's file has it; a CLIPVisionModel saved by transformers 5 has no such prefix."""
+        if self._has_tower:
+            return CLIP + name
+        bare = name.removeprefix("vision_model.")
+        return bare if bare in self.tower_shards.shapes and name not in self.tower_shards.shapes else name
 
     @functools.cached_property
     def sam_origins(self) -> dict[str, Origin]:
@@ -203,9 +220,7 @@ class OriginalLisa:
         # The tower's own files may hold the rest of a CLIP; only its vision half is used.
         given = [(self.shards, name) for name in self.shards.shapes]
         if not self._has_tower:
-            given += [
-                (self.tower_shards, n) for n in self.tower_shards.shapes if n.startswith("vision_model.")
-            ]
+            given += [(self.tower_shards, n) for n in self.tower_shards.shapes if n.startswith(_TOWER)]
         unknown = [
             name for shards, name in given if (id(shards), name) not in wanted and not DERIVED.search(name)
         ]
@@ -228,7 +243,7 @@ class OriginalLisa:
     @property
     def dtype(self) -> str:
         """Name of the precision of the language model's weights in the files."""
-        return _DTYPES.get(self.shards.dtypes["model.norm.weight"], "bf16")
+        return _DTYPES.get(self.shards.dtypes["model.norm.weight"], "fp32")
 
     def model_config(self, **changes: Any) -> ModelConfig:
         """``dual``, under LISA's protocol, in the files' own precision, not quantised, unless told otherwise."""
@@ -295,31 +310,9 @@ def _shapes(kind: Any, config: Any) -> dict[str, tuple[int, ...]]:
     try:
         with torch.device("meta"):
             model = kind(config)
-    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise ModelLoadError(f"no {kind.__name__} has these sizes: {first_line(error)}") from error
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def read_json(source: str, name: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A JSON object of a folder or hub repository; ``missing``: what to give where there is no such file."""
-    path = find_file(source, name)
-    if path is None:
-        if missing is not None:
-            return missing
-        if Path(source).is_dir():
-            held = ", ".join(sorted(entry.name for entry in Path(source).iterdir())[:8]) or "nothing"
-            raise ModelLoadError(f"{source} has no {name}; it holds {held}")
-        raise ModelLoadError(
-            f"{source}: there is no {name}, neither in a folder of that name nor on the Hugging Face hub or in its "
-            f"cache. With a network, run: hf download {source}; without one, give the checkpoint's folder"
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelLoadError(f"{path} is not JSON: {first_line(error)}") from error
-    if not isinstance(values, dict):
-        raise ModelLoadError(f"{path} holds no JSON object")
-    return values
 
 
 def _listed(names: list[str], most: int = 200) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from modified_lisa.errors import ModelLoadError
-from modified_lisa.model.original_lisa.shards import find_file
-from modified_lisa.model.original_lisa.source import read_json
+from modified_lisa.model.original_lisa.shards import find_file, read_json
 from modified_lisa.model.sources import first_line
 
-__all__ = ["ADDED", "IMAGE", "IM_END", "IM_START", "SEG", "read_tokenizer"]
+__all__ = ["ADDED", "IMAGE", "IM_END", "IM_START", "SEG", "read_tokenizer", "saved_tokens"]
 
 SEG, IM_START, IM_END, IMAGE = "[SEG]", "<im_start>", "<im_end>", "<image>"
 ADDED = (SEG, IM_START, IM_END)
@@ -21,14 +20,14 @@ ADDED = (SEG, IM_START, IM_END)
 _SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
-def read_tokenizer(source: str, rows: int) -> Any | None:
+def read_tokenizer(source: str, rows: int, *, start_end: bool = True) -> Any | None:
     """A ``PreTrainedTokenizerFast`` from the files of ``source``; None: it has none.
 
-    Reads ``tokenizer.json``, or ``tokenizer.model`` with ``added_tokens.json`` or the added tokens of
-    ``tokenizer_config.json``. ``<image>`` becomes the first id after all others.
+    Reads ``tokenizer.json`` or ``tokenizer.model``, and `saved_tokens`. ``<image>`` becomes the first id after all others.
 
     Args:
         rows: of the language model's embedding; no token but ``<image>`` may lie beyond.
+        start_end: whether the prompts have ``<im_start>`` and ``<im_end>``; without, the original adds ``[SEG]`` only.
 
     Raises:
         ModelLoadError: files that cannot be read, or whose tokens have no row.
@@ -45,14 +44,12 @@ def read_tokenizer(source: str, rows: int) -> Any | None:
         core = _load(path)
     elif path := find_file(source, "tokenizer.model"):
         core = _from_sentencepiece(path, special)
-        _add_saved(
-            core, {**_of_decoder(settings), **read_json(source, "added_tokens.json", missing={})}, path
-        )
     else:
         return None
-    _add(core, [token for token in ADDED if core.token_to_id(token) is None])
+    _add_saved(core, saved_tokens(source), path)
+    _add(core, [token for token in (ADDED if start_end else (SEG,)) if core.token_to_id(token) is None])
     # Files of another program may have added them with other habits.
-    _add(core, list(ADDED))
+    _add(core, [token for token in ADDED if core.token_to_id(token) is not None])
     if (largest := max(number for token, number in core.get_vocab().items() if token != IMAGE)) >= rows:
         raise ModelLoadError(
             f"{source}: its tokenizer has the token {largest} ({core.id_to_token(largest)!r}) and its embedding rows for "
@@ -62,6 +59,19 @@ def read_tokenizer(source: str, rows: int) -> Any | None:
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token=special["unk_token"], padding_side="right", **special
     )
+
+
+def saved_tokens(source: str) -> dict[str, int]:
+    """Tokens and ids of ``added_tokens.json`` and of the added tokens of ``tokenizer_config.json``."""
+    decoder = read_json(source, "tokenizer_config.json", missing={}).get("added_tokens_decoder") or {}
+    listed = read_json(source, "added_tokens.json", missing={})
+    try:
+        named = {entry["content"]: number for number, entry in decoder.items()}
+        return {token: int(number) for token, number in {**named, **listed}.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelLoadError(
+            f"{source}: added_tokens.json or tokenizer_config.json has no ids for its added tokens: {first_line(error)}"
+        ) from error
 
 
 def _add(core: Any, tokens: list[str]) -> None:
@@ -74,15 +84,15 @@ def _add(core: Any, tokens: list[str]) -> None:
         )
 
 
-def _add_saved(core: Any, saved: dict[str, Any], path: Path) -> None:
+def _add_saved(core: Any, saved: dict[str, int], path: Path) -> None:
     """Added tokens in the order of their ids, which must come out as they are in the file."""
-    for token, number in sorted(saved.items(), key=lambda item: int(item[1])):
+    for token, number in sorted(saved.items(), key=lambda item: item[1]):
         if core.token_to_id(token) is None:
             _add(core, [token])
-        if core.token_to_id(token) != int(number):
+        if core.token_to_id(token) != number:
             raise ModelLoadError(
                 f"{path.parent}: the added token {token!r} has the id {number}, and {core.token_to_id(token)} is what "
-                "follows from tokenizer.model; the files do not belong together"
+                f"follows from {path.name}; the files do not belong together"
             )
 
 
@@ -153,8 +163,3 @@ def _named(values: dict[str, Any]) -> dict[str, str]:
     return {
         name: str(token["content"] if isinstance(token, dict) else token) for name, token in found.items()
     }
-
-
-def _of_decoder(settings: dict[str, Any]) -> dict[str, Any]:
-    decoder = settings.get("added_tokens_decoder") or {}
-    return {entry["content"]: int(number) for number, entry in decoder.items()}
