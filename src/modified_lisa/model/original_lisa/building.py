@@ -17,7 +17,14 @@ from modified_lisa.model.original_lisa.source import OriginalLisa, is_hub_name, 
 from modified_lisa.model.original_lisa.vocabulary import SEG, read_tokenizer, saved_tokens
 from modified_lisa.model.sources import class_tokens, read_config
 
-__all__ = ["LISA", "build_protocol_processor", "clip_settings", "protocol_settings", "read_original"]
+__all__ = [
+    "LISA",
+    "build_protocol_processor",
+    "clip_settings",
+    "crop_spec",
+    "protocol_settings",
+    "read_original",
+]
 
 LISA = "lisa"
 """Key of the imported VLM's config.json under which `protocol_settings` are kept."""
@@ -132,7 +139,7 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
     vision = vlm_config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     prompt = sam_config.prompt_encoder_config
-    crop: CropSpec | ImageSpec = _crop(clip, vision.image_size, config.vlm_name)
+    crop: CropSpec | ImageSpec = crop_spec(clip, vision.image_size, config.vlm_name)
     if config.vision_source == "vlm":
         crop = ImageSpec(crop.side, crop.mean, crop.std, "bicubic")
     return ProtocolProcessor(
@@ -151,7 +158,7 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
     )
 
 
-def _crop(settings: dict[str, Any], side: int, name: str) -> CropSpec:
+def crop_spec(settings: dict[str, Any], side: int, name: str) -> CropSpec:
     """CLIPImageProcessor's settings, old or new, as a `CropSpec`; refused if they are not CLIP's way."""
     size, crop = settings["size"], settings["crop_size"]
     resize = size.get("shortest_edge") if isinstance(size, dict) else size

@@ -19,7 +19,7 @@ import torch
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.files import write_json
 from modified_lisa.model import checkpoint
-from modified_lisa.model.original_lisa.building import LISA, clip_settings, protocol_settings
+from modified_lisa.model.original_lisa.building import LISA, clip_settings, crop_spec, protocol_settings
 from modified_lisa.model.original_lisa.layout import uses_start_end, vocabulary_rows
 from modified_lisa.model.original_lisa.protocol import SAM_MEAN, SAM_STD
 from modified_lisa.model.original_lisa.source import Origin, OriginalLisa, find_original
@@ -77,6 +77,10 @@ def import_lisa(
             f"--tokenizer {tokenizer}: there is neither a tokenizer.json nor a tokenizer.model"
         )
     settings = protocol_settings(original, words, seg_token_id)
+    side = original.vlm_config.vision_config.image_size
+    crop_spec(
+        clip_settings(original.tower_source, side), side, original.tower_source
+    )  # refused before anything is written
     changes: dict[str, Any] = {"quantize": quantize, "seg_token_id": settings["seg_token_id"]}
     config = original.model_config(**changes, **({"dtype": dtype} if dtype else {}))
 

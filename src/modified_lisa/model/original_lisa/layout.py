@@ -93,12 +93,17 @@ def llava_config(values: Mapping[str, Any], shapes: Shapes, vision: Any) -> Any:
         raise ModelLoadError(
             f"mm_vision_select_feature is {feature!r} in the checkpoint's config.json; {', '.join(strategies)} are read"
         )
+    layer, deepest = int(values.get("mm_vision_select_layer", -2)), vision.num_hidden_layers
+    if not -deepest - 1 <= layer <= deepest:
+        raise ModelLoadError(
+            f"mm_vision_select_layer is {layer} in the checkpoint's config.json; its CLIP has the hidden states 0 to {deepest}"
+        )
     return LlavaConfig(
         text_config=text,
         vision_config=vision,
         projector_hidden_act="linear" if layers == 1 else "gelu",
         multimodal_projector_bias=True,
-        vision_feature_layer=int(values.get("mm_vision_select_layer", -2)),
+        vision_feature_layer=layer,
         vision_feature_select_strategy=strategies[feature],
         image_token_id=vocabulary,  # the first free one; its row is never looked up
         image_seq_length=(vision.image_size // vision.patch_size) ** 2 + (feature == "cls_patch"),

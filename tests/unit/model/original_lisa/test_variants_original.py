@@ -77,6 +77,8 @@ def test_without_start_and_end_only_seg_is_added(copy: Path, tmp_path: Path) -> 
         {"rope_scaling": {"type": "odd"}},
         {"rope_scaling": "odd"},
         {"mm_vision_select_layer": None},
+        {"mm_vision_select_layer": -5},
+        {"mm_vision_select_layer": 4},
         {"hidden_size": 0},
     ],
     ids=str,
@@ -102,6 +104,9 @@ def test_files_beside_it_that_cannot_be(copy: Path, file: str, content: str) -> 
     (copy / file).write_text(content)
     with pytest.raises(ModelLoadError):
         ModifiedLISA.from_pretrained(copy, device="cpu")
+    with pytest.raises(ModelLoadError):
+        import_lisa(copy, copy / "out")
+    assert not (copy / "out").exists()
 
 
 def test_a_towers_files_are_accounted_for_without_their_prefix(
