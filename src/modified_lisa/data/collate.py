@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -120,7 +121,8 @@ class Collator:
                     f"{sample.name}: the text {sample.text!r} holds {count} <SEG> and the annotation one mask; "
                     "leave one <SEG> in the text, or none (it is appended)"
                 )
-        targets = [torch.from_numpy(sample.target) for sample in samples]
+        # Copies: torch takes neither mirrored arrays, which are read backwards, nor such that must not be written.
+        targets = [torch.from_numpy(np.array(sample.target, order="C")) for sample in samples]
         pairs = [
             frame.target_to_grid(target, self.processor.mask_side)
             for frame, target in zip(inputs.frames, targets, strict=True)
