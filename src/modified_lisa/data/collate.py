@@ -16,7 +16,7 @@ from modified_lisa.model.answers.prompting import answer_inputs
 from modified_lisa.model.feature_cache import stacked
 from modified_lisa.model.feature_store import FeatureStore, image_key
 
-__all__ = ["Batch", "Collator", "SampleSource", "load_batches"]
+__all__ = ["Batch", "Collator", "SampleSource", "in_batches", "load_batches"]
 
 
 class SampleSource(Protocol):
@@ -139,6 +139,13 @@ class Collator:
             if features is not None
             else tuple(key if entry is None else None for key, entry in zip(keys, found, strict=True)),
         )
+
+
+def in_batches(count: int, batch_size: int) -> list[list[int]]:
+    """The indices of ``count`` samples in order, ``batch_size`` at a time; the last batch may be smaller."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    return [list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
 
 
 def load_batches(
