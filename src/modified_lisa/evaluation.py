@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from modified_lisa.config import LossWeights
-from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batches
+from modified_lisa.data.collate import Batch, Collator, SampleSource, in_batches, load_batches
 from modified_lisa.data.opening import PROTOCOLS as SAMPLES
 from modified_lisa.data.opening import open_dataset
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
@@ -103,6 +103,7 @@ def evaluate(
         cache: the model's; its encoders run for images only that are not in it.
 
     Raises:
+        ConfigError: a ``batch_size`` below 1.
         DataError: the data set is empty, or a sample cannot be used.
         TrainingError: a loss that is not finite.
     """
@@ -110,10 +111,7 @@ def evaluate(
         raise DataError("the data set to evaluate on is empty; check the folder and the sample limit")
     rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     # Batches are made first and dealt out then, so that they hold the same samples for any number of processes.
-    batches = [
-        list(range(first, min(first + batch_size, len(dataset))))
-        for first in range(0, len(dataset), batch_size)
-    ]
+    batches = in_batches(len(dataset), batch_size)
     company = batches[:1]
     rounds, batches = -(-len(batches) // processes), batches[rank::processes]
     counted = len(batches)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from modified_lisa.errors import ImageError
 
@@ -16,6 +16,16 @@ ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
+# Not ImageOps.exif_transpose: it writes the metadata again, and fails where they are odd but the picture is good.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(source: ImageSource) -> np.ndarray:
@@ -119,8 +129,9 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
         raise ImageError(f"{name} has no pixels: it is {image.width} x {image.height}")
     try:
         image.load()
-        if _orientation(image) != 1:
-            image = ImageOps.exif_transpose(image)
+        turn = _UPRIGHT.get(_orientation(image))
+        if turn is not None:  # one of them is 0
+            image = image.transpose(turn)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return _grey_to_rgb(_deep_grey(np.asarray(image), image.mode, name))
         if image.has_transparency_data:

@@ -117,7 +117,9 @@ class SegmentationMetrics:
             metrics._scores = [
                 MaskScore(int(both), int(either), float(giou)) for both, either, giou in columns
             ]
-        except (KeyError, TypeError, ValueError) as error:
+            if not all(0 <= score.intersection <= score.union for score in metrics._scores):
+                raise ValueError("an intersection is below 0 or above its union")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not the state of a SegmentationMetrics: {error!r}") from error
         return metrics
 

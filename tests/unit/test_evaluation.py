@@ -10,7 +10,7 @@ import torch
 from fake_lisa import FakeLISA, FakeSet, NanLISA
 from modified_lisa.config import LossWeights
 from modified_lisa.data.sample import Sample
-from modified_lisa.errors import DataError, TrainingError
+from modified_lisa.errors import ConfigError, DataError, TrainingError
 from modified_lisa.evaluation import TERMS, evaluate
 from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.metrics import SegmentationMetrics
@@ -125,3 +125,9 @@ def test_samples_without_a_target(found: bool) -> None:
     assert result.records[0]["iou"] == (0.0 if found else 1.0)
     assert set(result.to_dict()["groups"]["target"]) == {"absent", "present"}
     assert all(np.isfinite(value) for value in result.losses.values())
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_holds_a_sample(batch_size):
+    with pytest.raises(ConfigError, match=f"batch_size is {batch_size}"):
+        evaluate(FakeLISA(), FakeSet(2), batch_size=batch_size)

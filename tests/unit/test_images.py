@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -250,3 +252,17 @@ def test_damaged_exif_does_not_hide_the_picture(tmp_path):
     Image.fromarray(COLOURS).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     check(read_image(path))
     assert image_size(path) == (6, 9)
+
+
+def test_exif_that_cannot_be_written_again_still_turns_the_picture(tmp_path):
+    """Some cameras give a resolution as text: Pillow reads it, and fails to write it without the orientation."""
+    turned_right = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution = struct.pack(">HHI4s", 0x011A, 2, 4, b"72\0\0")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + turned_right + resolution + bytes(4)
+    for name in ("a.jpg", "a.png"):
+        path = tmp_path / name
+        Image.fromarray(COLOURS).save(path, exif=exif)
+        with Image.open(path) as plain:
+            expected = np.rot90(np.asarray(plain), -1)
+        np.testing.assert_array_equal(read_image(path), expected)
+        assert image_size(path) == expected.shape[:2]

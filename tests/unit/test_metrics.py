@@ -184,6 +184,9 @@ def test_other_errors():
         SegmentationMetrics.from_state({"union": [1]})
     with pytest.raises(DataError, match="not the state"):
         SegmentationMetrics.from_state({"union": [1], "intersection": [1, 2], "giou": [0.0]})
+    for both, either in ((3, 2), (-1, 2), (1, float("inf"))):
+        with pytest.raises(DataError, match="not the state"):
+            SegmentationMetrics.from_state({"union": [either], "intersection": [both], "giou": [0.0]})
 
 
 def test_pickles():

@@ -62,8 +62,8 @@ def check_folder(root: str | os.PathLike[str], splits: str | Iterable[str]) -> l
     without words or with several ``<SEG>``,
     shapes that cannot be drawn, no shape left to segment (unless the file says ``"no_target": true``), polygons of fewer than 3 points, and shapes
     outside the image. Outside is a shape that covers no pixel at all, or that reaches over the border by more than
-    a tenth of the image's longer side, which is what annotations made for another size of the image
-    do. One that runs over the border by less is fine: it is cut off there, as in the original.
+    a tenth of the image's longer side (and more than a pixel), which is what annotations made for another size
+    of the image do. One that runs over the border by less is fine: it is cut off there, as in the original.
 
     A split without a folder or without any pair is a problem of its own. Hidden files, subfolders and files
     of other kinds are not looked at.
@@ -245,6 +245,7 @@ def _outside(shape: Shape, height: int, width: int) -> str | None:
         return None
     if not draw_shape(np.zeros((height, width), np.uint8), shape, 1).any():
         return f"the {shape.kind} lies outside the image"
-    if beyond > FAR_OUTSIDE * max(height, width):
+    # One pixel in any case: tools write the width and height themselves for the right and lower border.
+    if beyond > max(1.0, FAR_OUTSIDE * max(height, width)):
         return f"the {shape.kind} reaches {beyond:.0f} pixels outside the image"
     return None

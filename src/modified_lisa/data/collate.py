@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,7 +16,7 @@ from modified_lisa.model.answers.prompting import answer_inputs
 from modified_lisa.model.feature_cache import stacked
 from modified_lisa.model.feature_store import FeatureStore, image_key
 
-__all__ = ["Batch", "Collator", "SampleSource", "load_batches"]
+__all__ = ["Batch", "Collator", "SampleSource", "in_batches", "load_batches"]
 
 
 class SampleSource(Protocol):
@@ -120,7 +121,8 @@ class Collator:
                     f"{sample.name}: the text {sample.text!r} holds {count} <SEG> and the annotation one mask; "
                     "leave one <SEG> in the text, or none (it is appended)"
                 )
-        targets = [torch.from_numpy(sample.target) for sample in samples]
+        # Copies: torch takes neither mirrored arrays, which are read backwards, nor such that must not be written.
+        targets = [torch.from_numpy(np.array(sample.target, order="C")) for sample in samples]
         pairs = [
             frame.target_to_grid(target, self.processor.mask_side)
             for frame, target in zip(inputs.frames, targets, strict=True)
@@ -137,6 +139,13 @@ class Collator:
             if features is not None
             else tuple(key if entry is None else None for key, entry in zip(keys, found, strict=True)),
         )
+
+
+def in_batches(count: int, batch_size: int) -> list[list[int]]:
+    """The indices of ``count`` samples in order, ``batch_size`` at a time; the last batch may be smaller."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    return [list(range(first, min(first + batch_size, count))) for first in range(0, count, batch_size)]
 
 
 def load_batches(

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def check_ending(path: Path) -> str:
 
 def check_threshold(threshold: float) -> None:
     """ConfigError unless it is a finite number."""
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    number = isinstance(threshold, Real) and not isinstance(threshold, bool)  # numpy's numbers too
     if not number or not math.isfinite(threshold):
         raise ConfigError(f"the threshold is {threshold!r}; it must be a finite number, in logits")
 

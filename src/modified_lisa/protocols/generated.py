@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from modified_lisa.data.collate import Batch, Collator, SampleSource, load_batches
+from modified_lisa.data.collate import Batch, Collator, SampleSource, in_batches, load_batches
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.answers.generation import check_answers
 from modified_lisa.protocols.records import sample_record
@@ -34,10 +34,7 @@ def measure_answers(
     Raises ConfigError for a model that was not trained to answer, DataError for a sample that cannot be used.
     """
     check_answers(model)
-    batches = [
-        list(range(first, min(first + batch_size, len(dataset))))
-        for first in range(0, len(dataset), batch_size)
-    ]
+    batches = in_batches(len(dataset), batch_size)
     records = []
     for batch in load_batches(
         dataset, batches, Collator(model.processor, asks=True), num_workers=num_workers

@@ -132,6 +132,13 @@ def test_outside(tmp_path, points, kind, what):
         assert "40 x 30" in problems[0][2]
 
 
+def test_a_border_at_the_width_and_height_is_inside_a_tiny_image_too(tmp_path):
+    add(tmp_path / "train", "a", target([[0, 0], [8, 0], [8, 6], [0, 6]]), size=(8, 6))
+    add(tmp_path / "train", "b", target([[0, 0], [1, 1]], shape_type="rectangle"), size=(1, 1))
+    add(tmp_path / "train", "c", target([[0, 0], [9, 0], [9, 6], [0, 6]]), size=(8, 6))
+    assert [name for _, name, _ in found(tmp_path)] == ["c.json"]
+
+
 def test_outside_is_judged_after_the_exif_rotation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

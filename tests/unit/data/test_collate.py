@@ -39,6 +39,17 @@ def test_grid_of_a_half_covered_image() -> None:
     assert batch.grid_valid[0, :, 128:].max() == 0  # padding
 
 
+@pytest.mark.filterwarnings("error")
+def test_mirrored_and_read_only_targets() -> None:
+    sample = FakeSet(1)[0]
+    target = sample.target[:, ::-1]
+    frozen = target.copy()
+    frozen.setflags(write=False)
+    for given in (target, frozen):
+        batch = Collator(FakeProcessor())([Sample("train/x#0", sample.image, "left", given)])
+        assert np.array_equal(batch.targets[0].numpy(), target)
+
+
 def test_collator_pickles() -> None:
     pickle.loads(pickle.dumps(Collator(FakeProcessor())))([FakeSet(1)[0]])
 

@@ -37,7 +37,8 @@ def test_each_seg_gives_a_mask(segmenter):
 
 def test_the_threshold_is_in_logits(segmenter):
     image = picture()
-    masks = [segmenter.segment(image, "it", threshold=level).mask for level in (-1e6, -0.2, 0.2, 1e6)]
+    levels = (-1e6, np.float32(-0.2), 0.2, np.int64(10**6))
+    masks = [segmenter.segment(image, "it", threshold=level).mask for level in levels]
     assert masks[0].all()
     assert not masks[-1].any()
     for larger, smaller in pairwise(masks):
