@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-FAR_OUTSIDE = 0.1
-"""A shape may run over the border of its image by this share of the longer side."""
+FAR_OUTSIDE = 0.25
+"""A shape may run over the border of its image by this share of the longer side; of another picture's size, it is more."""
 _LISTED = 50
 _LAYOUT = "a data folder holds train/, val/ and test/, each with pairs such as image_1.jpg and image_1.json"
 
