@@ -24,7 +24,7 @@ from modified_lisa.data.collate import Batch, Collator, SampleSource, in_batches
 from modified_lisa.data.opening import PROTOCOLS as SAMPLES
 from modified_lisa.data.opening import open_dataset
 from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
-from modified_lisa.files import write_json_lines
+from modified_lisa.files import check_folder, write_json_lines
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.answers.generation import check_answers
 from modified_lisa.model.feature_cache import FeatureCache
@@ -276,8 +276,10 @@ def evaluate_protocols(
     # Not after the whole set has been measured.
     if per_sample is not None and os.path.isdir(per_sample):
         raise ConfigError(f"--per_sample is {os.fspath(per_sample)!r}, a folder; name a file")
-    if output_dir is not None and os.path.isfile(output_dir):
-        raise ConfigError(f"--output_dir is {os.fspath(output_dir)!r}, a file; name a folder")
+    if per_sample is not None:
+        check_folder("the folder of --per_sample", Path(per_sample).parent)
+    if output_dir is not None:
+        check_folder("--output_dir", output_dir)
     # The data first: what is wrong with it is known in a second, and a model may take minutes to load.
     samples = open_dataset(
         data_dir,

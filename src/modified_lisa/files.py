@@ -7,7 +7,26 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["write_atomically", "write_json", "write_json_lines", "write_text"]
+from modified_lisa.errors import ConfigError
+
+__all__ = ["check_folder", "write_atomically", "write_json", "write_json_lines", "write_text"]
+
+
+def check_folder(what: str, path: str | os.PathLike[str]) -> None:
+    """ConfigError unless files can be written into the folder ``path``, or it can be made; nothing is made.
+
+    ``what`` is the flag that names it. For work that takes long: to be told afterwards is too late.
+    """
+    there = Path(path)
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        where = "" if there == Path(path) else f" and {there} is"
+        raise ConfigError(f"{what} is {os.fspath(path)!r},{where} a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{what} is {os.fspath(path)!r}, and {there} cannot be written to; name another folder"
+        )
 
 
 def write_atomically(
@@ -21,8 +40,9 @@ def write_atomically(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    prefix, temporary = f".{path.name}.", None
     try:
+        handle, temporary = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
@@ -31,9 +51,13 @@ def write_atomically(
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say which file it stopped
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        # A full disk does not say which file it stopped, and the temporary's name says nothing to anybody.
+        if isinstance(error, OSError) and (
+            error.filename is None or Path(str(error.filename)).name.startswith(prefix)
+        ):
+            error.filename = str(path)
         raise
     return path
 

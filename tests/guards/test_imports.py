@@ -16,7 +16,8 @@ PACKAGE = REPOSITORY / "src" / "modified_lisa"
 
 # From the ground up. A module may import its own unit and the units of lower rows, nothing else.
 LAYERS = [
-    ["errors", "files"],
+    ["errors"],
+    ["files"],
     ["prompts"],
     ["templates"],
     ["config"],

@@ -156,7 +156,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     [
         (["--data_dir", "nowhere"], "nowhere"),
         (["--vision_source", "sam"], "error: --use_vlm_vision asks for the VLM's encoder"),
-        (["--checkpoint_dir", __file__], f"error: {__file__}: "),
+        (["--checkpoint_dir", __file__], f"error: --checkpoint_dir is {__file__!r}, a file; name a folder"),
         (["--lr", "0"], "error: --lr is 0.0; it must be above 0"),
         (["--epochs", "many"], "invalid int value: 'many'"),
     ],

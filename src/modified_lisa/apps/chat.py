@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from modified_lisa.errors import ConfigError, ModifiedLISAError
+from modified_lisa.files import check_folder
 from modified_lisa.images import read_image
 from modified_lisa.inference.drawing import PALETTE
-from modified_lisa.inference.segmentation import Segmentation, check_ending
+from modified_lisa.inference.segmentation import Segmentation, check_output, check_threshold
 from modified_lisa.prompts import SEG_TOKEN
 
 __all__ = ["Chat", "run"]
@@ -32,8 +33,8 @@ SEGMENTS_ONLY = (
 
 def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """Load the model and talk until the input ends."""
-    if Path(arguments.out_dir).is_file():
-        raise ConfigError(f"--out_dir is {arguments.out_dir!r}, a file; name a folder")
+    check_folder("--out_dir", arguments.out_dir)
+    check_threshold(arguments.threshold)
     if arguments.max_new_tokens < 1:
         raise ConfigError(f"--max_new_tokens is {arguments.max_new_tokens}; it must be at least 1")
     read_image(arguments.image)  # before a model is loaded, which may take minutes
@@ -78,7 +79,7 @@ class Chat:
         self.speaks = segmenter.model.answer_head is not None
         self._ask = ask
         self._session: Any = None
-        self._stem = ""
+        self._path = Path()
         self._last: Segmentation | None = None
 
     def open(self, path: str) -> None:
@@ -87,7 +88,7 @@ class Chat:
         session = self.segmenter.open(image)
         if self._session is not None:
             self._session.close()
-        self._session, self._stem = session, Path(path).stem
+        self._session, self._path = session, Path(path)
         height, width = image.shape[:2]
         print(f"{path}, {width} x {height} pixels. Ask about it; /help lists what else there is.")
 
@@ -139,7 +140,7 @@ class Chat:
         if self._last is None:
             raise ConfigError("there is no answer yet to save")
         path = Path(os.path.expanduser(name))
-        check_ending(path)
+        check_output(path, self._path)
         try:
             print(f"wrote {self._last.save(path)}")
         except OSError as error:
@@ -171,7 +172,7 @@ class Chat:
 
     def _next_path(self) -> Path:
         number = 1
-        while (path := self.folder / f"{self._stem}_answer_{number}.png").exists():
+        while (path := self.folder / f"{self._path.stem}_answer_{number}.png").exists():
             number += 1
         return path
 

@@ -23,7 +23,7 @@ __all__ = [
 def segment(arguments: argparse.Namespace) -> None:
     """Segment one image; print what was written and what was found, or nothing but the JSON."""
     from modified_lisa.images import read_image
-    from modified_lisa.inference.segmentation import check_ending
+    from modified_lisa.inference.segmentation import check_output, check_threshold
     from modified_lisa.prompts import with_seg
 
     outputs = [Path(path) for path in (arguments.out, arguments.json) if path not in (None, "-")]
@@ -31,7 +31,8 @@ def segment(arguments: argparse.Namespace) -> None:
         outputs = [Path(f"{Path(arguments.image).stem}_overlay.png")]
     # All that can be wrong with the words typed is found before a model is loaded, which may take minutes.
     for path in outputs:
-        check_ending(path)
+        check_output(path, arguments.image)
+    check_threshold(arguments.threshold)
     with_seg(arguments.query)
     image = read_image(arguments.image)
 

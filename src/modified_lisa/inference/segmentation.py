@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from modified_lisa.errors import ConfigError
-from modified_lisa.files import write_atomically, write_json
+from modified_lisa.files import check_folder, write_atomically, write_json
 from modified_lisa.images import read_image
 from modified_lisa.inference.drawing import PALETTE, Colour, draw_masks
 
-__all__ = ["Segmentation", "check_ending", "check_threshold"]
+__all__ = ["Segmentation", "check_ending", "check_output", "check_threshold"]
 
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -187,6 +187,18 @@ def check_ending(path: Path) -> str:
             " the overlay, .json for everything, .npz for the masks"
         )
     return ending
+
+
+def check_output(path: Path, image: str | os.PathLike[str]) -> None:
+    """ConfigError if an answer about the file ``image`` cannot be saved to ``path``, or would replace it."""
+    check_ending(path)
+    if path.is_dir():
+        raise ConfigError(f"cannot save to {str(path)!r}: it is a folder; name a file")
+    check_folder("the folder of the output", path.parent)
+    if path.exists() and Path(image).exists() and path.samefile(image):
+        raise ConfigError(
+            f"cannot save to {str(path)!r}: it is the image itself, which would be lost; name another file"
+        )
 
 
 def check_threshold(threshold: float) -> None:

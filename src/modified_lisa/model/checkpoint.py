@@ -7,6 +7,7 @@ Two forms with the same content:
 
 import json
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}{_others(path)}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) cannot be read as a checkpoint: it is cut short, or not what torch.save writes; "
+            "copy it again, or use an earlier one"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is torn or no checkpoint makes the reader raise anything

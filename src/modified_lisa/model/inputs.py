@@ -5,9 +5,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from modified_lisa.errors import ConfigError
 from modified_lisa.geometry import Frame
 
-__all__ = ["ModelInputs", "QueryInputs"]
+__all__ = ["ModelInputs", "QueryInputs", "check_length"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,15 @@ class QueryInputs:
 
     def to(self, device: torch.device | str) -> "QueryInputs":
         return _moved(self, device)
+
+
+def check_length(tokens: int, most: int | None) -> None:
+    """ConfigError for a prompt of more ``tokens`` than the language model has positions for (None: no limit)."""
+    if most is not None and tokens > most:
+        raise ConfigError(
+            f"the query makes a prompt of {tokens} tokens, the image's among them, and the language model "
+            f"reads {most}; shorten it"
+        )
 
 
 _Inputs = TypeVar("_Inputs", ModelInputs, QueryInputs)

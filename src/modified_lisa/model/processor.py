@@ -17,7 +17,7 @@ from modified_lisa.images import ImageSource, read_image
 from modified_lisa.model.answers.prompting import asked_ids, chat_dialogue, chat_follow_up
 from modified_lisa.model.families import family_of
 from modified_lisa.model.image_spec import ImageSpec, read_image_spec
-from modified_lisa.model.inputs import ModelInputs, QueryInputs
+from modified_lisa.model.inputs import ModelInputs, QueryInputs, check_length
 from modified_lisa.model.sizes import sizes_of
 from modified_lisa.model.sources import first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
@@ -38,6 +38,8 @@ class LisaProcessor:
     """Whether the model writes ``<SEG>`` in answers (`ModelConfig.answers`)."""
     own_seg_token = False
     """Whether the token of ``<SEG>`` is one of the VLM's own, with rows of its own."""
+    most_tokens: int | None = None
+    """The longest prompt that the language model has positions for; None: not said."""
 
     def __init__(
         self,
@@ -253,6 +255,7 @@ class LisaProcessor:
                 f"the VLM's tokenizer gives token {largest} ({self.tokenizer.convert_ids_to_tokens(largest)!r}), and its "
                 f"language model has rows for 0 to {self.vocabulary - 1}; they do not belong together"
             )
+        check_length(len(ids) - 1 + self.image_tokens, self.most_tokens)
         return ids[:place] + [self.image_token_id] * self.image_tokens + ids[place + 1 :]
 
     @staticmethod
@@ -340,7 +343,6 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         sam_image=sam_image,
     )
     built.answers = config.answers
-    built.encode(
-        "segmentation mask"
-    )  # a template or a tokenizer that cannot work is found before the weights
+    built.most_tokens = getattr(vlm_config.text_config, "max_position_embeddings", None)
+    built.encode("segmentation mask")  # what cannot work is found before the weights
     return built

@@ -12,7 +12,8 @@ from modified_lisa.config import TrainingConfig
 from modified_lisa.data.answers import read_explanations
 from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import ConfigError, DataError
-from modified_lisa.model.checkpoint import read_pretrained
+from modified_lisa.files import check_folder
+from modified_lisa.model.checkpoint import load_checkpoint, read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.sharding import shard_frozen
@@ -20,7 +21,7 @@ from modified_lisa.model.sources import resolve_name
 from modified_lisa.training.captured import capture_frozen_parts
 from modified_lisa.training.loop import Trainer
 from modified_lisa.training.report import make_accelerator, wants_sharding
-from modified_lisa.training.resume import seed_everything
+from modified_lisa.training.resume import find_checkpoint, seed_everything
 
 __all__ = ["deterministic", "train"]
 
@@ -34,6 +35,11 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         ConfigError, DataError, ModelLoadError, CheckpointError: before training; see the message.
         TrainingError: a loss that is not finite; the checkpoints on disk are good.
     """
+    # Before a model is loaded, and before the files of an earlier run are set aside for this one's.
+    check_folder("--output_dir", config.output_dir)
+    check_folder("--checkpoint_dir", config.checkpoint_dir)
+    if config.cache_dir is not None:
+        check_folder("--cache_dir", config.cache_dir)
     accelerator = make_accelerator(config)
     try:
         # Data before the model: what is wrong with it is known in seconds; a model may take minutes to load.
@@ -44,6 +50,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         reset_peak_memory(accelerator.device)
         # Read first: what is wrong with it is known before a model is loaded.
         given = {} if config.init_from is None else _given_weights(config.init_from)
+        if config.resume is not None and (path := find_checkpoint(config.resume, config.checkpoint_dir)):
+            load_checkpoint(path)
         model = ModifiedLISA.from_config(config.model, device=accelerator.device)
         own = model.trainable_state_dict()
         if lost := sorted(set(given) & set(model.state_dict()) - set(own)):

@@ -129,6 +129,7 @@ def test_refusals_before_the_model_loads(folder: Path, capsys: Any) -> None:
         (["nothing.png"], "nothing.png"),
         ([photo, "--out_dir", photo], "name a folder"),
         ([photo, "--max_new_tokens", "0"], "at least 1"),
+        ([photo, "--threshold", "nan"], "finite"),
     ):
         assert cli.main(["chat", *command]) == 2
         out, err = capsys.readouterr()

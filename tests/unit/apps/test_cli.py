@@ -91,18 +91,19 @@ def test_json_alone_is_all_there_is_on_stdout(photo, trained, capsys, monkeypatc
         (["photo.png", "it", "--checkpoint", "best_model_epoch_9.pt"], "best_model_epoch_9.pt"),
         (["photo.png", "it", "--device", "gpu"], "cuda:0"),
         (["text.txt", "it"], "text.txt"),
+        (["photo.png", "it", "--threshold", "nan"], "finite"),
+        (["photo.png", "it", "--out", "photo.png"], "it is the image itself, which would be lost"),
+        (["photo.png", "it", "--out", "folder.png"], "it is a folder; name a file"),
+        (["photo.png", "it", "--out", "text.txt/deep/a.png"], "text.txt is a file; name a folder"),
     ],
 )
 def test_segment_refuses_before_a_model_is_built(photo, capsys, monkeypatch, command, says):
     Path("text.txt").write_text("not an image", encoding="utf-8")
+    Path("folder.png").mkdir()
+    before = Path("photo.png").read_bytes()
     monkeypatch.setattr("modified_lisa.model.lisa.ModifiedLISA.__init__", None)
     assert says in refused(capsys, "segment", *command)
-
-
-def test_an_answer_that_cannot_be_written_is_refused(photo, trained, capsys):
-    Path("file").write_text("", encoding="utf-8")
-    assert cli.main(["segment", photo, "it", "--checkpoint", trained, "--out", "file/answer.png"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("modified-lisa: error: file")
+    assert Path("photo.png").read_bytes() == before
 
 
 def test_options_replace_those_of_the_checkpoint(photo, monkeypatch):
@@ -214,6 +215,11 @@ def test_train_passes_its_configuration_on(monkeypatch):
         (["evaluate", "tiny", "--data_dir", "no-such-folder"], "no-such-folder"),
         (["evaluate", "tiny", "--batch_size", "0"], "--batch_size"),
         (["evaluate", "tiny", "--per_sample", "."], "--per_sample is '.', a folder"),
+        (["evaluate", "tiny", "--per_sample", "file/a"], "the folder of --per_sample is 'file', a file"),
+        (["evaluate", "tiny", "--output_dir", "file/a/b"], "'file/a/b', and file is a file; name a folder"),
+        (["train", "--output_dir", "file"], "--output_dir is 'file', a file; name a folder"),
+        (["train", "--checkpoint_dir", "file/a"], "--checkpoint_dir is 'file/a', and file is a file"),
+        (["train", "--cache_dir", "file"], "--cache_dir is 'file', a file"),
         (["evaluate", "tiny", "--dataset", "refcoco"], "no folder refcoco"),
         (["merge-results", "no-such"], "no-such"),
         (["scenes", "out", "--train", "-1"], "--train"),
@@ -222,6 +228,7 @@ def test_train_passes_its_configuration_on(monkeypatch):
 )
 def test_the_others_refuse_in_one_message(tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     assert says in refused(capsys, *command)
 
 

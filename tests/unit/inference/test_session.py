@@ -69,3 +69,15 @@ def test_mistakes_are_named():
     with pytest.raises(ConfigError, match="needs CUDA graphs: the model is on 'cpu'"):
         Segmenter(segmenter.model, fast=True)
     assert segmenter.warm_up() == 0.0
+
+
+def test_a_query_beyond_the_positions_of_the_language_model_is_refused() -> None:
+    """Rotary positions go on for ever, so that it would answer with noise instead."""
+    segmenter = Segmenter(tiny_model())
+    most = segmenter.model.language_model.config.max_position_embeddings
+    assert segmenter.model.processor.most_tokens == most
+    long = "round " * most
+    with pytest.raises(ConfigError, match=rf"and the language model reads {most}; shorten it"):
+        segmenter.segment(picture(), long)
+    with segmenter.open(picture()) as session, pytest.raises(ConfigError, match="shorten it"):
+        session.segment(long)

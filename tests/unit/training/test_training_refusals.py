@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from modified_lisa.config import TrainingConfig
+from modified_lisa.data.scenes import generate
 from modified_lisa.errors import CheckpointError, ConfigError
 from modified_lisa.model.sharding import BLOCKS
 from modified_lisa.training.report import make_accelerator, wants_sharding
 from modified_lisa.training.resume import find_checkpoint
+from modified_lisa.training.run import train
 
 
 def test_a_named_folder_without_a_checkpoint(tmp_path: Path) -> None:
@@ -20,6 +22,32 @@ def test_a_named_folder_without_a_checkpoint(tmp_path: Path) -> None:
         find_checkpoint(str(tmp_path), "elsewhere")
     (tmp_path / "checkpoint_epoch_2.pt").touch()
     assert find_checkpoint(str(tmp_path), "elsewhere") == tmp_path / "checkpoint_epoch_2.pt"
+
+
+@pytest.mark.parametrize("resume", ["latest", "checkpoint_epoch_1.pt", "nothing.pt"])
+def test_a_checkpoint_to_resume_from_is_read_before_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    generate("data", train=1, val=1, test=0, seed=1, progress=False)
+    Path("checkpoint_epoch_1.pt").write_bytes(b"PK torn")
+    monkeypatch.setattr("modified_lisa.training.run.ModifiedLISA.from_config", None)
+    config = TrainingConfig(data_dir="data", checkpoint_dir=".", resume=resume)
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint nothing|it is cut short"):
+        train(config)
+
+
+def test_an_earlier_run_stays_where_it_is_if_this_one_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints").mkdir()
+    earlier = Path("checkpoints/checkpoint_epoch_1.pt")
+    earlier.touch()
+    Path("outputs").touch()
+    with pytest.raises(ConfigError, match="--output_dir is 'outputs', a file"):
+        train(TrainingConfig())
+    assert earlier.exists()
 
 
 def test_a_launcher_that_asks_for_what_is_not_installed(

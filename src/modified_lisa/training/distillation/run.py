@@ -15,7 +15,7 @@ from modified_lisa.benchmark.measure import describe_device, peak_memory_gb, res
 from modified_lisa.data.opening import open_dataset
 from modified_lisa.errors import CheckpointError
 from modified_lisa.evaluation import evaluate_checkpoint
-from modified_lisa.files import write_json
+from modified_lisa.files import check_folder, write_json
 from modified_lisa.model import loading
 from modified_lisa.training.distillation import preparing
 from modified_lisa.training.distillation.loop import Distiller
@@ -124,8 +124,8 @@ def measure_both(config: DistillConfig, say: Callable[[str], Any] = tqdm.write) 
 def _refuse_another_run(config: DistillConfig) -> None:
     """OUT of an earlier run is gone on with, or left alone."""
     out = Path(config.out)
-    if out.is_file():
-        raise CheckpointError(f"OUT {out} is a file; name a folder")
+    check_folder("OUT", out)
+    check_folder("--cache_dir", config.cache)
     if not config.resume and (out / "distillation_history.json").exists():
         raise CheckpointError(
             f"{out} holds a distillation already; add --resume to go on with it, or name another OUT"

@@ -200,6 +200,9 @@ def test_refused_inputs() -> None:
         model.generate(pictures(2), QUESTIONS[:1])
     with pytest.raises(ConfigError, match="without questions"):
         model.generate(pictures(2))
+    with pytest.raises(ConfigError, match="reads 2048; shorten it"):
+        model.generate(pictures(1), ["word " * 2500])
+    model.processor.most_tokens = None  # as in a dialogue, whose turns are short
     with pytest.raises(ConfigError, match="begin a new one"):
         model.generate(pictures(1), ["word " * 2500])
 
