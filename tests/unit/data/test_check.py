@@ -109,7 +109,8 @@ def test_numbers_count_the_skipped_flags(tmp_path):
     [
         ([[0, 0], [39, 0], [39, 29], [0, 29]], "polygon", None),
         ([[-4, 0], [43, 0], [43, 33]], "polygon", None),
-        ([[-5, 0], [39, 0], [39, 29]], "polygon", "reaches 5 pixels outside"),
+        ([[-5, 0], [39, 0], [39, 29]], "polygon", None),
+        ([[-11, 0], [39, 0], [39, 29]], "polygon", "reaches 11 pixels outside"),
         ([[0, 0], [39, 0], [39, 400]], "polygon", "reaches 371 pixels outside"),
         ([[40, 0], [43, 0], [43, 20]], "polygon", "lies outside"),
         ([[-0.9, -0.9], [0, 0], [0, 1]], "polygon", None),
@@ -135,7 +136,7 @@ def test_outside(tmp_path, points, kind, what):
 def test_a_border_at_the_width_and_height_is_inside_a_tiny_image_too(tmp_path):
     add(tmp_path / "train", "a", target([[0, 0], [8, 0], [8, 6], [0, 6]]), size=(8, 6))
     add(tmp_path / "train", "b", target([[0, 0], [1, 1]], shape_type="rectangle"), size=(1, 1))
-    add(tmp_path / "train", "c", target([[0, 0], [9, 0], [9, 6], [0, 6]]), size=(8, 6))
+    add(tmp_path / "train", "c", target([[0, 0], [11, 0], [11, 6], [0, 6]]), size=(8, 6))
     assert [name for _, name, _ in found(tmp_path)] == ["c.json"]
 
 
