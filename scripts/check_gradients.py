@@ -23,6 +23,7 @@ from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.files import write_json
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.loading import find_device
+from modified_lisa.model.random_init import seeded
 from modified_lisa.protocols.teacher_forced import score_batch
 
 Gradients = dict[str, torch.Tensor]
@@ -83,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         device = find_device(options.device)
         if options.tiny:
-            model = ModifiedLISA("tiny", "tiny", device=device, **how)
+            with seeded(0):
+                model = ModifiedLISA("tiny", "tiny", device=device, **how)
         else:
             model = ModifiedLISA.from_random(options.vlm_name, options.sam_name, device=device, **how)
     except ModifiedLISAError as error:

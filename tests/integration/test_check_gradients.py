@@ -22,7 +22,7 @@ def test_the_short_way_back_is_no_farther_from_float32(script, tmp_path, capsys)
     assert script.main(["--tiny", "--device", "cpu", "--out", str(out)]) == 0
     found = json.loads(out.read_text(encoding="utf-8"))["distance_from_float32"]
     assert found["split in float32"]["all"] < 1e-4
-    assert 1e-4 < found["full"]["all"] < 0.2
+    assert 1e-4 < found["full"]["all"] < 1
     assert found["split"]["all"] < 1.5 * found["full"]["all"]
     assert json.loads(capsys.readouterr().out)["models"] == "tiny"
 
