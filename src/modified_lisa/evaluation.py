@@ -271,6 +271,10 @@ def evaluate_protocols(
     unknown = [protocol for protocol in protocols if protocol not in PROTOCOLS]
     if unknown or not protocols:
         raise ConfigError(f"the protocol is {', '.join(unknown) or 'missing'}; known: {', '.join(PROTOCOLS)}")
+    if max_new_tokens is not None and "generated" not in protocols:
+        raise ConfigError(
+            "--max_new_tokens is for answers that the model writes; add --protocol generated or both"
+        )
     if num_workers < 0:
         raise ConfigError(f"--num_workers is {num_workers}; it must be at least 0")
     # Not after the whole set has been measured.

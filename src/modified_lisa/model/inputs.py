@@ -8,7 +8,11 @@ import torch
 from modified_lisa.errors import ConfigError
 from modified_lisa.geometry import Frame
 
-__all__ = ["ModelInputs", "QueryInputs", "check_length"]
+__all__ = ["ModelInputs", "QueryInputs", "check_length", "longest_prompt"]
+
+
+_ROOM = 256
+"""Tokens that a question and its answer need at least."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,13 @@ class QueryInputs:
 
     def to(self, device: torch.device | str) -> "QueryInputs":
         return _moved(self, device)
+
+
+def longest_prompt(config: Any, image_tokens: int) -> int | None:
+    """Tokens that a language model of this configuration was made for; None: not said, or so few beside the image's
+    that it cannot be meant (positions are rotary, and go on)."""
+    most = getattr(config, "max_position_embeddings", None)
+    return most if most is not None and most - image_tokens >= _ROOM else None
 
 
 def check_length(tokens: int, most: int | None) -> None:

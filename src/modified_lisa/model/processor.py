@@ -17,7 +17,7 @@ from modified_lisa.images import ImageSource, read_image
 from modified_lisa.model.answers.prompting import asked_ids, chat_dialogue, chat_follow_up
 from modified_lisa.model.families import family_of
 from modified_lisa.model.image_spec import ImageSpec, read_image_spec
-from modified_lisa.model.inputs import ModelInputs, QueryInputs, check_length
+from modified_lisa.model.inputs import ModelInputs, QueryInputs, check_length, longest_prompt
 from modified_lisa.model.sizes import sizes_of
 from modified_lisa.model.sources import first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
@@ -343,6 +343,6 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
         sam_image=sam_image,
     )
     built.answers = config.answers
-    built.most_tokens = getattr(vlm_config.text_config, "max_position_embeddings", None)
+    built.most_tokens = longest_prompt(vlm_config.text_config, image_tokens)
     built.encode("segmentation mask")  # what cannot work is found before the weights
     return built

@@ -81,3 +81,13 @@ def test_a_query_beyond_the_positions_of_the_language_model_is_refused() -> None
         segmenter.segment(picture(), long)
     with segmenter.open(picture()) as session, pytest.raises(ConfigError, match="shorten it"):
         session.segment(long)
+
+
+def test_positions_that_leave_no_room_for_a_question_are_no_limit() -> None:
+    from types import SimpleNamespace
+
+    from modified_lisa.model.inputs import longest_prompt
+
+    assert longest_prompt(SimpleNamespace(max_position_embeddings=4096), 576) == 4096
+    assert longest_prompt(SimpleNamespace(max_position_embeddings=600), 576) is None
+    assert longest_prompt(SimpleNamespace(), 576) is None

@@ -138,3 +138,5 @@ def test_refusals(tmp_path: Path) -> None:
         evaluate_checkpoint(checkpoint, protocol="no", **options)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         evaluate_protocols(checkpoint, max_new_tokens=0, **options)
+    with pytest.raises(ConfigError, match="add --protocol generated"):
+        evaluate_protocols(checkpoint, max_new_tokens=5, **options)
