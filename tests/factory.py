@@ -1,5 +1,6 @@
 """The one factory of tiny random models: under a million parameters, saved in the hub's layout, no network."""
 
+import json
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from modified_lisa import ModifiedLISA
 from modified_lisa.model.tiny import (
@@ -66,3 +68,19 @@ def tiny_model(seed: int = 0, **options: Any) -> ModifiedLISA:
 def picture(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
     """A random image, uint8 (height, width, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def bright_squares(root: Path, samples: dict[str, int]) -> Path:
+    """A folder in ReasonSeg's layout, so many samples in each split: a bright square on a dark image, not the same size
+    twice."""
+    for split, number in samples.items():
+        (root / split).mkdir()
+        for index in range(number):
+            image = np.full((60 + 7 * index, 90, 3), 40, np.uint8)
+            image[10:40, 20:60] = (250, 240, 10 * index)
+            Image.fromarray(image).save(root / split / f"image_{index}.jpg")
+            square = [[20, 10], [59, 10], [59, 39], [20, 39]]
+            shapes = [{"label": "target", "shape_type": "polygon", "points": square}]
+            content = {"text": ["what is bright?"], "shapes": shapes}
+            (root / split / f"image_{index}.json").write_text(json.dumps(content), encoding="utf-8")
+    return root

@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import factory
 
@@ -18,18 +16,7 @@ import factory
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Numbers of samples that do not deal out evenly: each process has to keep the other company once."""
-    root = tmp_path_factory.mktemp("data")
-    for split, number in {"train": 5, "val": 3}.items():
-        (root / split).mkdir()
-        for index in range(number):
-            image = np.full((60 + 7 * index, 90, 3), 40, np.uint8)
-            image[10:40, 20:60] = (250, 240, 10 * index)
-            Image.fromarray(image).save(root / split / f"image_{index}.jpg")
-            square = [[20, 10], [59, 10], [59, 39], [20, 39]]
-            shapes = [{"label": "target", "shape_type": "polygon", "points": square}]
-            content = {"text": ["what is bright?"], "shapes": shapes}
-            (root / split / f"image_{index}.json").write_text(json.dumps(content), encoding="utf-8")
-    return root
+    return factory.bright_squares(tmp_path_factory.mktemp("data"), {"train": 5, "val": 3})
 
 
 def _run(

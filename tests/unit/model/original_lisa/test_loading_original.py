@@ -23,17 +23,6 @@ from original_lisa_factory import Sizes, make_checkpoint, shapes_of, write_token
 pytestmark = pytest.mark.filterwarnings("ignore:.*no tokenizer")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("lisa") / "lisa"
-    return folder, make_checkpoint(folder)
-
-
-@pytest.fixture
-def copy(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made[0], tmp_path / "lisa"))
-
-
 def test_all_that_is_wrong_is_in_one_error(made: tuple[Path, dict[str, Any]], copy: Path) -> None:
     weights = dict(made[1]["weights"])
     del weights["model.layers.1.mlp.up_proj.weight"]

@@ -1,7 +1,6 @@
 """Checkpoints that say less, or say it elsewhere: where [SEG] is, what the tower's names begin with, odd values."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,6 @@ from modified_lisa.model.original_lisa.source import OriginalLisa
 from original_lisa_factory import Sizes, make_checkpoint, write_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no tokenizer")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("lisa") / "lisa"
-    return folder, make_checkpoint(folder)
-
-
-@pytest.fixture
-def copy(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made[0], tmp_path / "lisa"))
 
 
 def _with_values(folder: Path, **changes: Any) -> Path:
