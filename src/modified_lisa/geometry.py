@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from modified_lisa.errors import ImageError
-from modified_lisa.images import resize_image
-from modified_lisa.resize import resize_like_pillow
+from modified_lisa.resize import normalised, resize_on
 
 __all__ = ["IGNORE", "Frame"]
 
@@ -27,11 +26,6 @@ IGNORE = 255
 
 _FINE_SIDE = 1024
 """Side of the square at which masks are cut out of their padding, as in SAM's post-processing."""
-
-
-@functools.lru_cache(maxsize=32)
-def _on(device: torch.device, values: tuple[float, float, float]) -> torch.Tensor:
-    return torch.tensor(values, device=device)[:, None, None]
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,14 +83,7 @@ class Frame:
                 f"expected uint8 ({self.height}, {self.width}, 3)"
             )
         height, width = self.content(side)
-        if device is None or device.type == "cpu":
-            resized = torch.tensor(resize_image(image, height, width, interpolation))
-        else:
-            whole = torch.tensor(image, device=device)
-            resized = resize_like_pillow(whole, height, width, interpolation)
-        pixels = resized.permute(2, 0, 1).float().div_(255)
-        centre, spread = (_on(pixels.device, values) for values in (mean, std))
-        pixels = (pixels - centre) / spread
+        pixels = normalised(resize_on(device, image, height, width, interpolation), mean, std)
         return F.pad(pixels, (0, side - width, 0, side - height))
 
     def target_to_grid(self, target: torch.Tensor, side: int = 256) -> tuple[torch.Tensor, torch.Tensor]:

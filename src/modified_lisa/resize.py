@@ -10,10 +10,34 @@ import functools
 import numpy as np
 import torch
 
-__all__ = ["resize_like_pillow"]
+from modified_lisa.images import resize_image
+
+__all__ = ["normalised", "resize_like_pillow", "resize_on"]
 
 _DIGITS = 22
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
+
+
+def resize_on(
+    device: torch.device | None, image: np.ndarray, height: int, width: int, interpolation: str
+) -> torch.Tensor:
+    """uint8 (H, W, 3) -> uint8 (height, width, 3) on ``device``, and made there; None: the CPU. The same bytes."""
+    if device is None or device.type == "cpu":
+        return torch.tensor(resize_image(image, height, width, interpolation))
+    return resize_like_pillow(torch.tensor(image, device=device), height, width, interpolation)
+
+
+def normalised(
+    image: torch.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> torch.Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W), of values in 0..1 less each channel's mean, in deviations."""
+    centre, spread = (_on(image.device, values) for values in (mean, std))
+    return (image.permute(2, 0, 1).float().div_(255) - centre) / spread
+
+
+@functools.lru_cache(maxsize=32)
+def _on(device: torch.device, values: tuple[float, float, float]) -> torch.Tensor:
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def resize_like_pillow(image: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:

@@ -16,13 +16,13 @@ import torch
 
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
-from modified_lisa.images import resize_image
 from modified_lisa.model.answers.prompting import split_answer
 from modified_lisa.model.image_spec import ImageSpec
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.original_lisa.vocabulary import IM_END, IM_START, IMAGE, SEG
 from modified_lisa.model.processor import LisaProcessor
 from modified_lisa.prompts import SEG_TOKEN, Query, with_seg
+from modified_lisa.resize import normalised, resize_on
 
 __all__ = ["SAM_MEAN", "SAM_STD", "CropSpec", "ProtocolProcessor", "SamFrame", "is_sentence", "prompt_parts"]
 
@@ -99,17 +99,16 @@ class CropSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def pixels(self, image: np.ndarray) -> torch.Tensor:
-        """uint8 (H, W, 3) -> float32 (3, side, side)."""
+    def pixels(self, image: np.ndarray, device: torch.device | None = None) -> torch.Tensor:
+        """uint8 (H, W, 3) -> float32 (3, side, side), made on ``device``; None: the CPU."""
         short, long = sorted(image.shape[:2])
         scaled = int(self.resize * long / short)
         tall = image.shape[0] >= image.shape[1]
         height, width = (scaled, self.resize) if tall else (self.resize, scaled)
-        image = resize_image(image, height, width, "bicubic")
+        resized = resize_on(device, image, height, width, "bicubic")
         top, left = (height - self.side) // 2, (width - self.side) // 2
-        image = image[top : top + self.side, left : left + self.side]
-        values = torch.tensor(image).permute(2, 0, 1).float().div_(255)
-        return (values - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+        crop = resized[top : top + self.side, left : left + self.side]
+        return normalised(crop, self.mean, self.std)
 
 
 class ProtocolProcessor(LisaProcessor):
@@ -210,7 +209,7 @@ class ProtocolProcessor(LisaProcessor):
         """float32 (B, 3, S, S) for CLIP."""
         if isinstance(self.clip, ImageSpec):
             return super().vlm_squares(arrays, frames, device)
-        return torch.stack([self.clip.pixels(array) for array in arrays]).to(device or "cpu")
+        return torch.stack([self.clip.pixels(array, device) for array in arrays])
 
     def from_tensors(
         self,
