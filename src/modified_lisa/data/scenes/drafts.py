@@ -16,6 +16,8 @@ from modified_lisa.data.scenes.wordings import BANKS
 
 __all__ = ["Context", "Draft", "Reference", "agree", "the"]
 
+_OPEN_ENDS = tuple(f" {word}" for word in ("in", "on", "from", "of", "to", "at", "by", "as"))
+"""Clauses that end so read badly where a sentence goes on behind them: "serve a drink in in the picture"."""
 Pairs = frozenset[tuple[str, str]]
 
 
@@ -118,7 +120,11 @@ class Context:
         name = self.some_fact(single=True)
         if name is None:
             return None
-        clauses = tuple(text for text in FACTS[name].wordings if text.lstrip("!").startswith("that "))
+        clauses = tuple(
+            text
+            for text in FACTS[name].wordings
+            if text.lstrip("!").startswith("that ") and not text.endswith(_OPEN_ENDS)
+        )
         index = self.with_fact(name)[0]  # type: ignore[index]
 
         def words(speaker: Speaker, plural: bool) -> str:
@@ -138,8 +144,16 @@ class Context:
         index = extreme(self.scene, group.members, concept)
         if index is None:
             return None
-        phrases = tuple(text for text in BANKS[concept] if not is_sentence(text) and " that " not in text)
-        slots: dict[str, Slot] = {"n": group.noun, "ns": lambda speaker, plural: group.noun(speaker, True)}
+        phrases = tuple(
+            text
+            for text in BANKS[concept]
+            if text.lstrip("!").startswith("the ") and not is_sentence(text) and " that " not in text
+        )
+        slots: dict[str, Slot] = {
+            "n": group.noun,
+            "n1": lambda speaker, plural: group.noun(speaker, False),
+            "ns": lambda speaker, plural: group.noun(speaker, True),
+        }
 
         def words(speaker: Speaker, plural: bool) -> str:
             return speaker.fill(speaker.pick(phrases), slots, False)
