@@ -64,6 +64,10 @@ license: apache-2.0
 - On {val} scenes of the val split, which have held-out wordings, combinations and kinds too: {metrics}
 - Limits: it knows nothing but such scenes. On photographs it is a starting point for training, no more.
 """
+READ = {
+    False: "; the tokenizer has also read a list of English words",
+    True: "; the tokenizer has also read\n  English words, whose embeddings began as a projection of those of SmolLM2-135M-Instruct (Apache-2.0; `words.py`)",
+}
 TITLES = {
     "vlm": (
         "A tiny LLaVA",
@@ -228,7 +232,7 @@ def main() -> None:
     write_text(
         folder / "README.md",
         CARD.format(
-            title=title, read="; the tokenizer has also read a list of English words" if tokenizer else "", text=text, seed=options.seed, batch=batch, workers=options.workers, val=options.val,
+            title=title, read=READ[bool(options.words)] if tokenizer else "", text=text, seed=options.seed, batch=batch, workers=options.workers, val=options.val,
             parameters=sum(parameter.numel() for parameter in model.parameters()), metrics=metrics, machine=machine(),
             command=f"python scripts/tiny_models/build.py {' '.join(sys.argv[1:])}",
             **{name: result[name] for name in ("steps", "scenes", "steps_per_s", "rendered_per_s")},

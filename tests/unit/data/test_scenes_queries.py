@@ -59,7 +59,8 @@ def test_texts_are_english(train: list[tuple[Scene, Query]], val: list[tuple[Sce
     for _, query in train + val:
         for text in query.texts:
             assert not re.search(
-                r"[{}\[\]|!]|  |\ba (?!one|uni|use|eu)[aeiou]|\ban (?!hour)[^aeiou]|\b(\w+) \1\b(?<!that that)", text
+                r"[{}\[\]|!]|  |\ba (?!one|uni|use|eu)[aeiou]|\ban (?!hour)[^aeiou]|\b(\w+) \1\b(?<!that that)",
+                text,
             ), text
             assert is_sentence(text) is query.is_sentence
             assert text[0].isupper() is query.is_sentence, text
