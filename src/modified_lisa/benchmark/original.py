@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from modified_lisa.benchmark.pipelines import Run, Stage, StagedPipeline
+from modified_lisa.model.cache_names import given_cache, returned_cache
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.prefix import Keys, function_cache, run_prefix
 
@@ -121,7 +122,7 @@ class OriginalPipeline(StagedPipeline):
             embeds = self.model.embed(tokens, self._text(ids, torch.zeros_like(ids, dtype=torch.bool), none))
             if self._keys is None:
                 out = language_model(inputs_embeds=embeds, use_cache=True)
-                return self._predict(out.last_hidden_state[:, -1]), out.past_key_values
+                return self._predict(out.last_hidden_state[:, -1]), returned_cache(out)
             length = embeds.shape[1]
             layers = tuple((k[:, :, :length], v[:, :, :length]) for k, v in self._keys.layers)
             run_prefix(language_model, embeds, into=Keys(layers, self._keys.last))
@@ -134,7 +135,7 @@ class OriginalPipeline(StagedPipeline):
         language_model = self.model.language_model
         with torch.no_grad():
             embeds = language_model.get_input_embeddings()(token)
-            out = language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+            out = language_model(inputs_embeds=embeds, use_cache=True, **given_cache(cache))
             hidden = out.last_hidden_state[:, -1]
             return self._predict(hidden), hidden
 
@@ -156,8 +157,8 @@ class OriginalPipeline(StagedPipeline):
                 inputs_embeds=language_model.get_input_embeddings()(token),
                 attention_mask=mask,
                 position_ids=position[None],
-                past_key_values=function_cache(write, keys.length),
                 use_cache=True,
+                **given_cache(function_cache(write, keys.length)),
             ).last_hidden_state[:, -1]
             return self._predict(hidden), hidden
 

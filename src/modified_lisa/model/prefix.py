@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from modified_lisa.model.cache_names import given_cache
+
 __all__ = ["Keys", "block_mask", "function_cache", "run_prefix", "run_rest", "split_forward"]
 
 
@@ -76,7 +78,7 @@ def run_prefix(language_model: Any, embeds: torch.Tensor, into: Keys | None = No
 
     with torch.no_grad():
         cache = function_cache(record, length=0)
-        out = language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+        out = language_model(inputs_embeds=embeds, use_cache=True, **given_cache(cache))
         last = out.last_hidden_state[:, -1]
         if into is None:
             return Keys(tuple(layers), last, room)
@@ -118,8 +120,8 @@ def run_rest(
         inputs_embeds=embeds,
         attention_mask=mask,
         position_ids=after if positions is None else positions,
-        past_key_values=function_cache(join, keys.length),
         use_cache=True,
+        **given_cache(function_cache(join, keys.length)),
     ).last_hidden_state
 
 

@@ -16,6 +16,7 @@ from modified_lisa.errors import ConfigError
 from modified_lisa.images import ImageSource
 from modified_lisa.model.answers.prompting import AnswerInputs, answer_inputs
 from modified_lisa.model.answers.words import Span, read_tokens
+from modified_lisa.model.cache_names import CACHE_NAMES, given_cache, returned_cache
 
 if TYPE_CHECKING:
     from modified_lisa.model.lisa import ModifiedLISA
@@ -46,7 +47,7 @@ _OURS = [
     "inputs_embeds",
     "attention_mask",
     "position_ids",
-    "past_key_values",
+    *CACHE_NAMES,
     "use_cache",
     "cache_implementation",
     "return_dict_in_generate",
@@ -137,7 +138,7 @@ def generate_answers(
 
 
 def continue_text(
-    model: "ModifiedLISA", embeds: torch.Tensor, mask: torch.Tensor, cache: Any = None, **options: Any
+    model: "ModifiedLISA", embeds: torch.Tensor, mask: torch.Tensor, cache: Any = None, /, **options: Any
 ) -> Continuation:
     """Generate behind ``embeds`` (B, T, Dl), padded on the left where ``mask`` (B, T) is 0.
 
@@ -163,14 +164,14 @@ def continue_text(
         out = speaker.generate(
             inputs_embeds=embeds,
             attention_mask=mask,
-            past_key_values=cache,
             return_dict_in_generate=True,
+            **given_cache(cache),
             **given,
         )
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"generate cannot work with these options: {reason[:400]}") from error
-    sequences, cache = out.sequences, out.past_key_values
+    sequences, cache = out.sequences, returned_cache(out)
     tokens, complete = _cut(sequences.tolist(), ends)
     seg = model.processor.seg_token_id
     places = [(row, k) for row, said in enumerate(tokens) for k, token in enumerate(said) if token == seg]
@@ -183,7 +184,7 @@ def continue_text(
             input_ids=sequences[:, -1:],
             attention_mask=whole,
             position_ids=whole.long().cumsum(-1)[:, -1:] - 1,
-            past_key_values=cache,
+            **given_cache(cache),
         )
     if places:
         states = torch.stack([speaker.states[k + behind][row] for row, k in places])

@@ -8,9 +8,12 @@ import copy
 from typing import Any
 
 import torch
+import transformers
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from modified_lisa.errors import ModelLoadError
+from modified_lisa.model.cache_names import cache_name, given_cache, returned_cache
 from modified_lisa.model.reading import embed_words
 
 __all__ = ["Speaker"]
@@ -48,12 +51,19 @@ class Speaker(PreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
-        use_cache: bool = True,
-        **_: Any,
+        **others: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits (B, 1, W) of the token after the last one."""
+        """Logits (B, 1, W) of the token after the last one.
+
+        Raises ModelLoadError without the cache: the tokens so far would be forgotten, and the answer be wrong.
+        """
         (model,) = self._model
+        cache = others.get(cache_name())
+        if cache is None:
+            raise ModelLoadError(
+                f"transformers {transformers.__version__} came without {cache_name()}, the cache of the tokens so far, but "
+                f"with {', '.join(others) or 'nothing else'}; install a version that pyproject.toml allows"
+            )
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = embed_words(model, input_ids)
@@ -61,11 +71,11 @@ class Speaker(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=True,
+            **given_cache(cache),
         )
         last = out.last_hidden_state[:, -1]
         self.states.append(last)
         return CausalLMOutputWithPast(
-            logits=model.answer_head(last)[:, None], past_key_values=out.past_key_values
+            logits=model.answer_head(last)[:, None], **given_cache(returned_cache(out))
         )

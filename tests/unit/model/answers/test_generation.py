@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory import picture, tiny_model
-from modified_lisa.errors import ConfigError
+from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.answers.prompting import answer_inputs
 from modified_lisa.model.answers.words import TextStream, read_tokens
+from modified_lisa.model.cache_names import cache_name
 
 QUESTIONS = ["which of these would keep me dry in the rain?", "all that is not round"]
 
@@ -168,6 +169,7 @@ def test_stopping_criteria_and_sampling() -> None:
         ({"num_return_sequences": 2}, "num_return_sequences=2 is not supported"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens is not supported"),
         ({"past_key_values": ()}, "past_key_values: set by this package"),
+        ({"cache": ()}, "cache: set by this package"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"no_such_option": 1}, "no_such_option"),
     ],
@@ -184,6 +186,14 @@ def test_refused_beams_in_a_generation_config() -> None:
         speaking().generate(
             pictures(1), QUESTIONS[:1], generation_config=GenerationConfig(num_beams=3, max_new_tokens=2)
         )
+
+
+def test_a_step_without_the_tokens_so_far_is_refused() -> None:
+    """As when transformers hands them over under a name that nobody looks at."""
+    from modified_lisa.model.answers.speaker import Speaker
+
+    with pytest.raises(ModelLoadError, match=f"without {cache_name()}.* but with another_name, use_cache"):
+        Speaker(speaking())(input_ids=torch.tensor([[5]]), another_name=object(), use_cache=True)
 
 
 def test_refused_inputs() -> None:
