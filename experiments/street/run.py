@@ -88,6 +88,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_float32_matmul_precision("high")  # TF32 in what trains, which is fp32
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = (
+        4  # ways that are tried for each convolution; the default of 10 takes a minute
+    )
     train = read_photos(options.data_dir, "train", options.max_train_samples)
     val = read_photos(options.data_dir, "val", options.max_val_samples)
     vlm, sam = assemble(options.models, options.wheels, options.image_size, options.grid, options.channels)
@@ -128,6 +131,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         seconds=options.seconds,
         batch=options.batch_size,
         rates=RATES,
+        kind_weight=options.kind_weight,
         seed=options.seed,
     )
     trained_at = time.monotonic() - began
@@ -180,6 +184,12 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=24)
     parser.add_argument("--lora_r", type=int, default=16)
     parser.add_argument("--dtype", default="bf16", help="of the language model")
+    parser.add_argument(
+        "--kind_weight",
+        type=float,
+        default=0.5,
+        help="of the loss that asks the prompt for the kind of thing",
+    )
     parser.add_argument("--frozen_vision", action="store_true", help="do not train the encoder")
     parser.add_argument("--hold_out", type=int, default=2, help="wordings of each kind that are kept out")
     parser.add_argument("--own_wordings_only", action="store_true", help="without those of wordings.py")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from photos import Photos, augmented
 from torch import nn
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from modified_lisa.model.lisa import ModifiedLISA
 
 __all__ = ["Average", "fit"]
 
+WARM = 3
 WEIGHTS = LossWeights(bce=2.0, dice=1.0, iou=1.0)
 
 
@@ -56,6 +58,7 @@ def fit(
     seconds: float,
     batch: int,
     rates: dict[str, float],
+    kind_weight: float,
     seed: int,
 ) -> list[dict[str, float]]:
     """Train in place, for ``epochs`` or ``seconds``, whichever ends first; the model ends with averaged weights.
@@ -64,6 +67,8 @@ def fit(
         photos: on the model's device.
         wordings: (sample, numpy generator) -> the query to ask this time.
         rates: learning rate by part: the beginning of parameters' names -> rate; ``""`` for all others.
+        kind_weight: of a cross-entropy that asks the prompt which kind of thing is meant, through a layer that is thrown
+            away: masks alone say little about it as long as they are empty.
 
     Returns the mean losses of each tenth of the way.
     """
@@ -74,16 +79,24 @@ def fit(
     frame = Frame(*photos.pixels.shape[-2:])
     dice_roll = np.random.default_rng(seed)
     generator = torch.Generator(model.device).manual_seed(seed)
+    kinds = sorted(set(photos.kinds))
+    kind_of = torch.tensor([kinds.index(kind) for kind in photos.kinds], device=model.device)
+    tell = nn.Linear(model.seg_projection[-1].out_features, len(kinds), device=model.device)
     optimizer = make_optimizer(model, rates)
+    optimizer.add_param_group({"params": list(tell.parameters()), "lr": rates[""], "weight_decay": 0.0})
     base = [group["lr"] for group in optimizer.param_groups]
     average = Average(model)
     total = math.ceil(epochs * len(photos) / batch)
-    began, history, sums, counted = time.monotonic(), [], torch.zeros(5, device=model.device), 0
+    began, history, sums, counted = time.monotonic(), [], torch.zeros(6, device=model.device), 0
     model.train()
     bar = tqdm(total=total, desc="training", mininterval=5)
     shares = _shares(photos.kinds)
+    start = began
     for step in range(total):
-        done = max(step / total, (time.monotonic() - began) / seconds)
+        if step == WARM:
+            start = time.monotonic()
+        # The first steps choose kernels and take as long as a hundred others: the schedule does not count them.
+        done = max(step / total, (time.monotonic() - start) / max(1.0, began + seconds - start))
         if done >= 1:
             break
         chosen = dice_roll.choice(len(photos), batch, p=shares)
@@ -92,9 +105,10 @@ def fit(
                 rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
             )
         texts = [wordings(int(sample), dice_roll) for sample in chosen]
+        places = torch.as_tensor(chosen, device=model.device)
         pixels, target, weight = augmented(
             photos,
-            torch.as_tensor(chosen, device=model.device),
+            places,
             texts,
             generator,
             side=spec.side,
@@ -104,24 +118,25 @@ def fit(
         )
         rows = [encode(text) for text in texts]
         inputs = processor.assemble(rows, [frame] * len(rows), pixels, None).to(model.device)
-        _, logits, iou = model.compute(inputs)
+        prompts, logits, iou = model.compute(inputs)
         assert logits is not None
         assert iou is not None
         losses = segmentation_loss(logits, target, weight, WEIGHTS)
         measured = iou_on_grid(logits.detach(), target, weight)
         judged = iou_prediction_loss(iou, measured).mean()
-        (losses["loss"].mean() + judged).backward()
+        told = F.cross_entropy(tell(prompts), kind_of[places])
+        (losses["loss"].mean() + judged + kind_weight * told).backward()
         norm = nn.utils.clip_grad_norm_(average.parameters, 3.0)
         if bool(norm.isfinite()):
             optimizer.step()
             average.update()
         optimizer.zero_grad(set_to_none=True)
         row = [losses[name].mean() for name in ("loss", "bce", "dice")]
-        sums += torch.stack([*row, measured.mean(), judged]).detach()
+        sums += torch.stack([*row, measured.mean(), judged, told]).detach()
         counted += 1
         bar.update()
         if int(done * 10) > len(history) - 1 and counted >= 5:
-            names = ("loss", "bce", "dice", "mIoU_on_grid", "iou_prediction")
+            names = ("loss", "bce", "dice", "mIoU_on_grid", "iou_prediction", "kind")
             means = [round(value, 4) for value in (sums / counted).tolist()]
             elapsed = round(time.monotonic() - began, 1)
             history.append({"step": step, "seconds": elapsed, **dict(zip(names, means, strict=True))})

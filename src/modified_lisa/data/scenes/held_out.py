@@ -2,7 +2,7 @@
 
 Three things are kept for the val and test splits:
 
-- wordings: the templates marked with ``!`` in `wordings.py` and `facts.py`;
+- wordings: the lines marked with ``!`` in the files of ``words/``;
 - combinations: pairs of words (a colour and a kind, a texture and a kind, a relation and the kind it is
   measured from), one in nine, chosen by a checksum of the two words and so the same for ever. A train scene
   has no object of a held-out colour or texture for its kind, and no train query uses a held-out pair;
