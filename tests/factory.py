@@ -77,7 +77,7 @@ def bright_squares(root: Path, samples: dict[str, int]) -> Path:
         (root / split).mkdir()
         for index in range(number):
             image = np.full((60 + 7 * index, 90, 3), 40, np.uint8)
-            image[10:40, 20:60] = (250, 240, 10 * index)
+            image[10:40, 20:60] = (250, 240, 10 * index % 256)
             Image.fromarray(image).save(root / split / f"image_{index}.jpg")
             square = [[20, 10], [59, 10], [59, 39], [20, 39]]
             shapes = [{"label": "target", "shape_type": "polygon", "points": square}]

@@ -39,6 +39,7 @@ __all__ = [
     "TERMS",
     "EvaluationResult",
     "Scores",
+    "check_counts",
     "evaluate",
     "evaluate_checkpoint",
     "evaluate_protocols",
@@ -261,13 +262,9 @@ def evaluate_protocols(
     from modified_lisa.inference.segmenter import Segmenter
     from modified_lisa.reports.writing import write_results
 
-    for name, value in (
-        ("--batch_size", batch_size),
-        ("--max_samples", max_samples),
-        ("--max_new_tokens", max_new_tokens),
-    ):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
+    check_counts(
+        num_workers=num_workers, batch_size=batch_size, max_samples=max_samples, max_new_tokens=max_new_tokens
+    )
     unknown = [protocol for protocol in protocols if protocol not in PROTOCOLS]
     if unknown or not protocols:
         raise ConfigError(f"the protocol is {', '.join(unknown) or 'missing'}; known: {', '.join(PROTOCOLS)}")
@@ -275,8 +272,6 @@ def evaluate_protocols(
         raise ConfigError(
             "--max_new_tokens is for answers that the model writes; add --protocol generated or both"
         )
-    if num_workers < 0:
-        raise ConfigError(f"--num_workers is {num_workers}; it must be at least 0")
     # Not after the whole set has been measured.
     if per_sample is not None and os.path.isdir(per_sample):
         raise ConfigError(f"--per_sample is {os.fspath(per_sample)!r}, a folder; name a file")
@@ -325,6 +320,15 @@ def evaluate_protocols(
             shown: Any = AnsweringSegmenter(segmenter, max_new_tokens) if mark else segmenter
             write_results(output_dir, about, result.to_dict(), shown, samples, name=f"{split}{mark}")
     return results
+
+
+def check_counts(*, num_workers: int, **counts: int | None) -> None:
+    """ConfigError for less than no worker, and for any other number that is given and below 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is {value}; it must be at least 1")
+    if num_workers < 0:
+        raise ConfigError(f"--num_workers is {num_workers}; it must be at least 0")
 
 
 def evaluate_checkpoint(

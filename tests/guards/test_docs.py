@@ -24,6 +24,7 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 COMMANDS = (
     "train",
     "evaluate",
+    "calibrate",
     "merge-results",
     "segment",
     "chat",

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 
 from modified_lisa import __version__
 from modified_lisa.apps.chat_arguments import add_chat_arguments
+from modified_lisa.apps.evaluate_arguments import add_calibrate_arguments, add_evaluate_arguments
 from modified_lisa.benchmark.arguments import add_arguments as add_benchmark_arguments
 from modified_lisa.config import DTYPES, QUANTIZATIONS
 from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.training.arguments import add_arguments as add_training_arguments
-from modified_lisa.training.arguments import add_dataset_arguments
 from modified_lisa.training.distillation.settings import add_arguments as add_distillation_arguments
 
 __all__ = ["build_parser", "main"]
@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_scenes,
         _add_train,
         _add_evaluate,
+        _add_calibrate,
         _add_merge_results,
         _add_import_lisa,
         _add_benchmark,
@@ -148,56 +149,18 @@ def _add_chat(commands: "argparse._SubParsersAction") -> None:
 
 def _add_evaluate(commands: "argparse._SubParsersAction") -> None:
     parser = _command(commands, "evaluate", "measure a checkpoint on a split of a data folder")
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="a .pt file of the training, a folder of save_pretrained, or tiny",
+    add_evaluate_arguments(parser)
+    _add_model_options(parser)
+
+
+def _add_calibrate(commands: "argparse._SubParsersAction") -> None:
+    parser = _command(
+        commands,
+        "calibrate",
+        "make the IoU that a checkpoint predicts right on average, and save the checkpoint anew",
+        epilog="Example: modified-lisa calibrate checkpoints/best_model_epoch_20.pt models/calibrated --data_dir DATA",
     )
-    parser.add_argument(
-        "--data_dir", default=".", metavar="DIR", help="folder that holds the split (default: .)"
-    )
-    parser.add_argument(
-        "--split",
-        default="val",
-        metavar="NAME",
-        help="split to measure on: a folder in DIR, or testA and so on of a refCOCO set (default: val)",
-    )
-    add_dataset_arguments(parser)
-    parser.add_argument(
-        "--protocol",
-        default="teacher_forced",
-        choices=("teacher_forced", "generated", "both"),
-        metavar=None,
-        help="teacher_forced: <SEG> is given, as LISA measures; generated: what the model writes is measured; both: one"
-        " after the other (default: teacher_forced)",
-    )
-    parser.add_argument(
-        "--max_new_tokens",
-        type=int,
-        metavar="N",
-        help="longest answer of the generated protocol (default: 256)",
-    )
-    parser.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        help="where to write a report page (HTML), the metrics (JSON), each sample's results (JSON lines) and a"
-        " sheet of overlays (default: nothing is written)",
-    )
-    parser.add_argument(
-        "--per_sample",
-        metavar="PATH",
-        help="write each sample's results to this file, one JSON object a line (default: only in --output_dir)",
-    )
-    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="images at once (default: 1)")
-    parser.add_argument(
-        "--max_samples", type=int, metavar="N", help="only the first N samples (default: all)"
-    )
-    parser.add_argument(
-        "--num_workers", type=int, default=0, metavar="N", help="processes that prepare batches (default: 0)"
-    )
-    parser.add_argument(
-        "--skip_bad_samples", action="store_true", help="go on without broken samples instead of listing them"
-    )
+    add_calibrate_arguments(parser)
     _add_model_options(parser)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = [
     "benchmark",
+    "calibrate",
     "chat",
     "distill",
     "evaluate",
@@ -69,20 +70,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     results = evaluate_protocols(
         arguments.checkpoint,
         chosen,
-        data_dir=arguments.data_dir,
-        split=arguments.split,
-        dataset=arguments.dataset,
-        split_by=arguments.split_by,
-        images_dir=arguments.images_dir,
         output_dir=arguments.output_dir,
         per_sample=arguments.per_sample,
-        batch_size=arguments.batch_size,
-        max_samples=arguments.max_samples,
-        num_workers=arguments.num_workers,
-        skip_bad_samples=arguments.skip_bad_samples,
         max_new_tokens=arguments.max_new_tokens,
-        device=arguments.device,
-        **_model_overrides(arguments),
+        **_measuring_options(arguments),
     )
     for protocol, result in results.items():
         how = {"teacher_forced": "", "generated": ", answers generated"}[protocol]
@@ -99,6 +90,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print("side by side:")
         for line in side_by_side({name: result.to_dict() for name, result in results.items()}):
             print(line)
+
+
+def calibrate(arguments: argparse.Namespace) -> None:
+    """Correct the IoU that a checkpoint predicts; print how far off it was, and is."""
+    from modified_lisa.calibrating import calibrate_checkpoint
+
+    found = calibrate_checkpoint(arguments.checkpoint, arguments.out, **_measuring_options(arguments))
+    print(f"{arguments.split} of {arguments.data_dir}: {found.samples} samples")
+    for when, measured in (("before", found.before), ("after", found.after)):
+        print(
+            f"{when:8}expected calibration error {measured['ECE']:.4f}  predicted - measured {measured['bias']:+.4f}"
+        )
+    scale, shift = found.correction
+    print(
+        f"predicted IoU is now {scale:.4f} x what it was {shift:+.4f} (after: by five-fold cross-validation)"
+    )
+    print(f"wrote {found.folder}")
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
@@ -181,6 +189,22 @@ def distill(arguments: argparse.Namespace) -> None:
     from modified_lisa.training.distillation import run  # torch, as above
 
     run.distill(config)
+
+
+def _measuring_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What ``evaluate`` and ``calibrate`` have in common."""
+    names = (
+        "data_dir",
+        "split",
+        "dataset",
+        "split_by",
+        "images_dir",
+        "batch_size",
+        "max_samples",
+        "num_workers",
+    )
+    given = {name: getattr(arguments, name) for name in (*names, "skip_bad_samples", "device")}
+    return given | _model_overrides(arguments)
 
 
 def _model_overrides(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -79,6 +79,13 @@ class MaskHead(nn.Module):
         weight: torch.Tensor = self.prompt_encoder.point_embed[1].weight
         return weight.detach()[0]
 
+    @torch.no_grad()
+    def correct_scores(self, scale: float, shift: float) -> None:
+        """Let each predicted IoU become ``scale`` times itself plus ``shift``; the last layer says it, so it costs nothing."""
+        last = self.mask_decoder.iou_prediction_head.proj_out
+        last.weight.mul_(scale)
+        last.bias.mul_(scale).add_(shift)
+
     def forward(self, embeddings: torch.Tensor, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Decode one mask for each prompt.
 

@@ -1,15 +1,18 @@
-"""How far the IoU that the model predicts can be trusted: reliability and expected calibration error."""
+"""How far the IoU that the model predicts can be trusted: reliability, expected calibration error, and its correction."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from modified_lisa.errors import DataError
 
-__all__ = ["calibration"]
+__all__ = ["Correction", "calibration", "cross_validated", "fit_correction"]
 
 BINS = 10
+FOLDS = 5
+FEWEST = 30
+"""Records that a correction is fitted to, at least."""
 
 
 def calibration(records: Sequence[Mapping[str, Any]], bins: int = BINS) -> dict[str, Any]:
@@ -58,3 +61,57 @@ def calibration(records: Sequence[Mapping[str, Any]], bins: int = BINS) -> dict[
         "correlation": None if constant else float(np.corrcoef(predicted, measured)[0, 1]),
         "bins": rows,
     }
+
+
+class Correction(NamedTuple):
+    """``scale * prediction + shift`` is the IoU to be expected."""
+
+    scale: float
+    shift: float
+
+
+def fit_correction(records: Sequence[Mapping[str, Any]]) -> Correction:
+    """The line through predicted and measured IoU with the least squared error; it never falls.
+
+    Raises:
+        DataError: fewer than `FEWEST` records with a prediction.
+    """
+    return _fit(_with_prediction(records))
+
+
+def _fit(records: Sequence[Mapping[str, Any]]) -> Correction:
+    predicted, measured = (
+        np.array([float(record[name]) for record in records]) for name in ("iou_prediction", "iou")
+    )
+    spread = predicted.var()
+    # Where higher predictions mean nothing or the contrary, the mean is the best that can be said.
+    scale = max(0.0, float(np.cov(predicted, measured, bias=True)[0, 1] / spread)) if spread > 0 else 0.0
+    return Correction(scale, float(measured.mean() - scale * predicted.mean()))
+
+
+def cross_validated(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`calibration` after correction, each record corrected by what the other folds say.
+
+    Raises DataError as `fit_correction`.
+    """
+    records = _with_prediction(records)
+    folds = np.random.default_rng(0).permutation(len(records)) % FOLDS
+    corrected = []
+    for number in range(FOLDS):
+        others = [record for record, fold in zip(records, folds, strict=True) if fold != number]
+        scale, shift = _fit(others)
+        corrected += [
+            {**record, "iou_prediction": scale * record["iou_prediction"] + shift}
+            for record, fold in zip(records, folds, strict=True)
+            if fold == number
+        ]
+    return calibration(corrected)
+
+
+def _with_prediction(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    found = [record for record in records if record["iou_prediction"] is not None]
+    if len(found) < FEWEST:
+        raise DataError(
+            f"{len(found)} samples have a predicted IoU; at least {FEWEST} are needed to correct it by"
+        )
+    return found
