@@ -68,3 +68,25 @@ def test_torch_gets_what_a_smaller_card_would_leave_it(
         with pytest.raises(ConfigError, match="--card_gib"):
             limit_memory(torch.device("cuda"), too_little_or_more_than_there_is)
     assert len(shares) == 1
+
+
+def test_a_card_that_is_too_small_is_an_outcome(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = runpy.run_path(str(repository / "scripts" / "measure_distill.py"))["main"]
+    stage = {"seconds": 1.0, "peak_memory_gb": 5.0, "card_memory_gb": 6.5}
+
+    def distill(words: list[str]) -> int:
+        assert words == ["distill", "teacher", str(tmp_path), "--images", "photos"]
+        history = {"stages": {"prompts": stage, "features": {**stage, "card_memory_gb": 6.0}}}
+        (tmp_path / "distillation_history.json").write_text(json.dumps(history), encoding="utf-8")
+        raise torch.cuda.OutOfMemoryError("tried to allocate 2 GiB")
+
+    limit = {"card_gib": 8.0, "beside_torch_gib": 0.5, "allocator_gib": 7.25}
+    monkeypatch.setitem(main.__globals__, "modified_lisa", distill)
+    monkeypatch.setitem(main.__globals__, "limit_memory", lambda *_: limit)
+    out = tmp_path / "measured.json"
+    assert main(["--out", str(out), "--", "teacher", str(tmp_path), "--images", "photos"]) == 1
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["outcome"] == "out of memory: tried to allocate 2 GiB"
+    assert (found["fits"], found["card_memory_gb"], found["limit"]) == (False, 6.5, limit)
