@@ -5,17 +5,12 @@
 
 In 4 bit and in --dtype, run plainly and as captured graphs: the median of --repeats queries, each about a picture of
 480 x 640 pixels and from its array to the mask of that size; the peak of torch's allocator while loading and while
-answering; and what nvidia-smi counts for the process. A model without a tokenizer gets a stand-in of one token for
-each word and mark, about as many as LLaMA's: its masks mean nothing, its time and memory are the real ones. What is
-measured is written as it comes.
+answering; and what nvidia-smi counts for the process. What is measured is written as it comes.
 """
 
 import argparse
-import re
 import sys
 import time
-import warnings
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modified_lisa.benchmark.measure import describe_device, memory_source, time_calls
+from modified_lisa.benchmark.measure import describe_device, memory_source, time_calls, versions
 from modified_lisa.benchmark.memory import memory_now, start_memory
 from modified_lisa.errors import ModifiedLISAError
 from modified_lisa.files import write_json
@@ -31,27 +26,9 @@ from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.model.availability import why_not_captured
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.loading import find_device
-from modified_lisa.model.original_lisa.vocabulary import SEG
 
 QUERY = "the food in this picture that has the most vitamin C"
 PRECISIONS = ("nf4", "none")
-
-
-class StandIn:
-    """Words -> ids, for a model that came without a tokenizer."""
-
-    def __init__(self, seg_token_id: int) -> None:
-        self.seg_token_id = seg_token_id
-
-    def encode(self, text: str) -> list[int]:
-        """``<s>``, and one id for each word and mark."""
-        words = re.findall(re.escape(SEG) + r"|\w+|[^\w\s]", text)
-        # Between the special tokens and those that were added last.
-        ids = [
-            self.seg_token_id if word == SEG else 3 + zlib.crc32(word.encode()) % (self.seg_token_id - 3)
-            for word in words
-        ]
-        return [1, *ids]
 
 
 def measure(model: ModifiedLISA, repeats: int, *, fast: bool) -> dict[str, Any]:
@@ -78,12 +55,8 @@ def load(source: str, device: torch.device, dtype: str, quantization: str) -> tu
     """The model, and what it took."""
     start_memory(device)
     begun = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*no tokenizer")
-        model = ModifiedLISA.from_pretrained(source, device, dtype=dtype, quantize=quantization == "nf4")
+    model = ModifiedLISA.from_pretrained(source, device, dtype=dtype, quantize=quantization == "nf4")
     seconds = round(time.perf_counter() - begun, 2)
-    if model.processor.tokenizer is None:
-        model.processor.tokenizer = StandIn(model.processor.seg_token_id)
     return model, {"seconds": seconds, **memory_now(device, process=True)}
 
 
@@ -104,27 +77,27 @@ def main(argv: list[str] | None = None) -> int:
         "model": Path(arguments.model).name,
         "device": describe_device(device),
         "memory_measured": memory_source(device),
-        "versions": {"torch": torch.__version__},
+        "versions": versions("torch", "transformers", "bitsandbytes"),
         "dtype": arguments.dtype,
     }
-    for quantization in arguments.precisions:
-        try:
+    try:
+        for quantization in arguments.precisions:
             model, loading = load(arguments.model, device, arguments.dtype, quantization)
-        except ModifiedLISAError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        found: dict[str, Any] = {"loading": loading}
-        measured[quantization] = found
-        found["plain"] = measure(model, arguments.repeats, fast=False)
-        write_json(arguments.out, measured)
-        if obstacle := why_not_captured(model):
-            found["captured"] = f"not captured: {obstacle}"
-        else:
-            found["captured"] = measure(model, arguments.repeats, fast=True)
-        write_json(arguments.out, measured)
-        for way in ("plain", "captured"):
-            print(f"{quantization} {way}: {found[way]}", flush=True)
-        del model
+            found: dict[str, Any] = {"loading": loading}
+            measured[quantization] = found
+            found["plain"] = measure(model, arguments.repeats, fast=False)
+            write_json(arguments.out, measured)
+            if obstacle := why_not_captured(model):
+                found["captured"] = f"not captured: {obstacle}"
+            else:
+                found["captured"] = measure(model, arguments.repeats, fast=True)
+            write_json(arguments.out, measured)
+            for way in ("plain", "captured"):
+                print(f"{quantization} {way}: {found[way]}", flush=True)
+            del model
+    except ModifiedLISAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

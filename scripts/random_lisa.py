@@ -3,10 +3,11 @@
     python scripts/random_lisa.py OUT --size 7b
 
 LLaMA 7B or 13B, CLIP ViT-L/14 at 224 px, SAM ViT-H; bf16; ``pytorch_model-*.bin`` with an index, one file in memory at
-a time, and ``clip/``. No tokenizer: its masks mean nothing. About 16 GB (7b) or 29 GB (13b).
+a time, and ``clip/``; a tokenizer of whole words. Its masks mean nothing. About 16 GB (7b) or 29 GB (13b).
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from modified_lisa.files import write_atomically, write_json
+from modified_lisa.files import write_atomically, write_json, write_text
 from modified_lisa.model.original_lisa.keys import IDENTITY, ZEROS, clip_key, sam_key, vlm_key
+from modified_lisa.model.original_lisa.protocol import prompt_parts
+from modified_lisa.model.original_lisa.vocabulary import ADDED
+from modified_lisa.training.distillation.settings import GENERIC_QUERIES
 
 LLAMA = {
     "7b": {
@@ -101,6 +105,26 @@ def values(name: str, shape: tuple[int, ...], device: str) -> torch.Tensor:
     return torch.empty(shape, device=device, dtype=torch.bfloat16).normal_(0, 1.0 if wide else 0.02).cpu()
 
 
+def write_tokenizer(folder: Path, rows: int) -> None:
+    """``tokenizer.json``: a token for each word and mark, about as many as LLaMA's; `ADDED` are the last of ``rows``.
+
+    It knows the words of the prompts of a distillation without ``--queries``; any other is ``<unk>``.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    special = ["<unk>", "<s>", "</s>"]
+    prompts = "\n".join(part for query in GENERIC_QUERIES for part in prompt_parts(query))
+    words = sorted(set(re.findall(r"\w+|[^\w\s]+", prompts)))
+    # Fillers, so that what the reader adds to a vocabulary without them comes out where the original has it.
+    pieces = list(dict.fromkeys([*special, *words, *(f"<filler {n}>" for n in range(rows))]))
+    vocabulary = {piece: number for number, piece in enumerate(pieces[: rows - len(ADDED)])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.add_special_tokens(special)
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    write_text(folder / "tokenizer.json", core.to_str())
+
+
 def save(content: dict[str, torch.Tensor], path: Path) -> None:
     """A file of `torch.save`, there in full or not at all."""
     write_atomically(path, lambda stream: torch.save(content, stream))
@@ -143,7 +167,8 @@ def main(argv: list[str] | None = None) -> int:
     save(tower, arguments.out / "clip" / "pytorch_model.bin")
     write_json(arguments.out / "clip" / "config.json", vision.to_dict())
     write_json(arguments.out / "config.json", config)
-    print(f"wrote {arguments.out}: {len(shapes)} tensors in {len(files)} files, and clip/")
+    write_tokenizer(arguments.out, config["vocab_size"])
+    print(f"wrote {arguments.out}: {len(shapes)} tensors in {len(files)} files, clip/ and a tokenizer")
     return 0
 
 

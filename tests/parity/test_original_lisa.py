@@ -136,13 +136,19 @@ def test_in_four_bit_the_masks_are_finite_and_alike(tmp_path: Path, way: str) ->
     assert torch.corrcoef(torch.stack((ours.flatten(), masks.flatten())))[0, 1] > 0.9
 
 
-@pytest.mark.filterwarnings("ignore:.*no tokenizer")
+@pytest.mark.filterwarnings("error:.*no tokenizer")
 def test_random_weights_of_the_script_import(tmp_path: Path, repository: Path) -> None:
     script = runpy.run_path(str(repository / "scripts" / "random_lisa.py"))
     assert script["main"]([str(tmp_path / "random"), "--size", "tiny", "--shard_gb", "0.01"]) == 0
     assert len(list((tmp_path / "random").glob("pytorch_model-*.bin"))) == 2
     model = ModifiedLISA.from_pretrained(import_lisa(tmp_path / "random", tmp_path / "out"), device="cpu")
     assert model.config.dtype == "bf16"
+    assert model.processor.seg_token_id == 32000
+    largest, smallest = (model.processor.encode(f"the {size} thing") for size in ("largest", "smallest"))
+    assert largest[-1] == 32000, "cut behind [SEG]"
+    assert {32001, 32002} <= set(largest), "<im_start> and <im_end>"
+    assert len(largest) == 256 + 51
+    assert largest != smallest, "it knows the words of a distillation"
     main, clip, _, _ = script["shapes_of"]("7b")
     elements = sum(torch.Size(shape).numel() for shape in main.values())
     assert 7.3e9 < elements < 7.5e9  # LLaMA 6.74, SAM ViT-H 0.64, and what joins them

@@ -1,7 +1,6 @@
 """``modified-lisa benchmark``: run the plan, keep the results and the errors, write JSON, table and plot."""
 
 import contextlib
-import importlib.metadata
 import platform
 import sys
 import time
@@ -16,7 +15,7 @@ import torch._dynamo
 from tqdm import tqdm
 
 from modified_lisa.benchmark.arguments import BenchmarkConfig
-from modified_lisa.benchmark.measure import describe_device, memory_source
+from modified_lisa.benchmark.measure import describe_device, memory_source, versions
 from modified_lisa.benchmark.plan import Bench, NothingToMeasure
 from modified_lisa.benchmark.plot import plot_stages
 from modified_lisa.benchmark.rates import copy_rate, matrix_rate
@@ -45,7 +44,11 @@ def run_benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         "schema": 1,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_device(device),
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            "cuda": torch.version.cuda,
+            **versions("modified-lisa", "torch", "transformers", "bitsandbytes", "triton"),
+        },
         "settings": {key: _plain(value) for key, value in vars(config).items() if key not in ("out", "plot")},
         "memory_measured": memory_source(device),
         "rates": {},
@@ -131,16 +134,6 @@ def _notes(config: BenchmarkConfig, device: torch.device) -> list[str]:
     if config.quick:
         notes.append("--quick: one run of each; these are no figures")
     return notes
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    for library in ("modified-lisa", "torch", "transformers", "bitsandbytes", "triton"):
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            found[library] = None
-    return found
 
 
 def _plain(value: Any) -> Any:

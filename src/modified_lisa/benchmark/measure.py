@@ -1,6 +1,7 @@
 """Memory and time as they are measured here, and nowhere else."""
 
 import contextlib
+import importlib.metadata
 import platform
 import statistics
 import sys
@@ -13,7 +14,17 @@ import torch
 
 from modified_lisa.errors import ConfigError
 
-__all__ = ["Timing", "describe_device", "memory_source", "peak_memory_gb", "reset_peak_memory", "time_calls"]
+__all__ = [
+    "Timing",
+    "beside_torch_gb",
+    "card_memory_gb",
+    "describe_device",
+    "memory_source",
+    "peak_memory_gb",
+    "reset_peak_memory",
+    "time_calls",
+    "versions",
+]
 
 GIB = 1024**3
 
@@ -90,6 +101,22 @@ def peak_memory_gb(device: torch.device | str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
+def beside_torch_gb(device: torch.device | str) -> float:
+    """What is in use on the card now beside torch's allocator, GiB: CUDA itself, its kernels, other processes."""
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free - torch.cuda.memory_reserved(device)) / GIB
+
+
+def card_memory_gb(device: torch.device | str) -> float | None:
+    """What a card must have for what ran since `reset_peak_memory`, GiB; None on a CPU.
+
+    The most that torch's allocator had reserved, which is more than its tensors, and `beside_torch_gb`.
+    """
+    if not _is_cuda(device):
+        return None
+    return torch.cuda.max_memory_reserved(device) / GIB + beside_torch_gb(device)
+
+
 def memory_source(device: torch.device | str) -> str:
     """What `peak_memory_gb` measures on this device, in words."""
     if _is_cuda(device):
@@ -102,6 +129,17 @@ def describe_device(device: torch.device | str) -> str:
     if _is_cuda(device):
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()} ({torch.get_num_threads()} threads)"
+
+
+def versions(*libraries: str) -> dict[str, str | None]:
+    """Of the installed libraries; None for those that are not."""
+    found: dict[str, str | None] = {}
+    for library in libraries:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = None
+    return found
 
 
 def _cpu_name() -> str:

@@ -1,7 +1,6 @@
 """What a run says and writes: console lines, the progress bar, trackers, metrics and history as JSON."""
 
 import dataclasses
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, ProjectConfiguration
 from tqdm import tqdm
 
+from modified_lisa.benchmark.measure import versions
 from modified_lisa.config import TrainingConfig
 from modified_lisa.errors import ConfigError
 from modified_lisa.files import write_json
@@ -90,7 +90,7 @@ class Report:
         self.is_main = accelerator.is_main_process
         self.history: dict[str, Any] = {
             "config": plain_config(config),
-            "versions": {name: _version(name) for name in VERSIONS},
+            "versions": versions(*VERSIONS),
             **facts,
             "best": None,
             "benchmarks": None,
@@ -163,13 +163,6 @@ class Report:
         """Write ``training_history.json`` as it is now."""
         if self.is_main:
             write_json(self.folder / "training_history.json", self.history)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from modified_lisa.benchmark.measure import (
+    GIB,
     Timing,
+    beside_torch_gb,
+    card_memory_gb,
     describe_device,
     memory_source,
     peak_memory_gb,
     reset_peak_memory,
     time_calls,
+    versions,
 )
 from modified_lisa.errors import ConfigError
 
@@ -49,6 +53,19 @@ def test_names() -> None:
     reset_peak_memory("cpu")
     assert "resident" in memory_source("cpu")
     assert f"{torch.get_num_threads()} threads" in describe_device(torch.device("cpu"))
+
+
+def test_versions_of_what_is_there_and_what_is_not() -> None:
+    assert versions("torch", "no-such-library") == {"torch": torch.__version__, "no-such-library": None}
+
+
+def test_what_a_card_must_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert card_memory_gb("cpu") is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 * GIB, 16 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 5 * GIB)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 7 * GIB)
+    assert beside_torch_gb("cuda") == 1
+    assert card_memory_gb("cuda") == 8
 
 
 def test_deterministic_algorithms_are_off_while_timing_and_back_afterwards() -> None:

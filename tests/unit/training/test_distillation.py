@@ -20,6 +20,7 @@ from modified_lisa.model.original_lisa.importing import import_lisa
 from modified_lisa.training.distillation import run as running
 from modified_lisa.training.distillation.loop import Distiller
 from modified_lisa.training.distillation.settings import GENERIC_QUERIES, DistillConfig, read_queries
+from modified_lisa.training.distillation.stages import Stages
 from modified_lisa.training.distillation.student import read_teacher, student_config
 from modified_lisa.training.distillation.targets import agreement, embedding_errors, mask_loss
 from modified_lisa.training.run import train
@@ -85,6 +86,12 @@ def test_the_embedding_comes_nearer_and_files_are_there(whole: Any) -> None:
     assert losses[-1] < 0.8 * losses[0]
     assert [record["stage"] for record in history["epochs"]] == ["embedding"] * 4 + ["masks"] * 2
     assert history == json.loads((out / "distillation_history.json").read_text(encoding="utf-8"))
+    assert list(history["stages"]) == [
+        *("teacher_embeddings", "student_loading", "features", "prompts"),
+        *("embedding_training", "mask_training"),
+    ]
+    peaks = [record["peak_memory_gb"] for record in history["stages"].values()]
+    assert history["peak_memory_gb"] == max(peaks) > 0
     for name in ("curves.png", "comparison_epoch_6.png"):
         with Image.open(out / name) as image:
             assert image.width > 900
@@ -116,9 +123,9 @@ def test_stored_targets_are_what_the_teacher_computes(folder: Path, tmp_path: Pa
     seen: list[Any] = []
     original = Distiller.run
 
-    def spy(self: Distiller) -> Any:
+    def spy(self: Distiller, stages: Stages) -> Any:
         seen.append(self)
-        return original(self)
+        return original(self, stages)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Distiller, "run", spy)
@@ -254,6 +261,18 @@ def test_queries(tmp_path: Path) -> None:
         read_queries(str(path))
 
 
+def test_a_stage_that_fails_is_recorded_too() -> None:
+    said: list[str] = []
+    stages = Stages(torch.device("cpu"), said.append)
+    with stages("first"):
+        pass
+    with pytest.raises(_Stopped), stages("second"):
+        raise _Stopped
+    assert list(stages.records) == ["first", "second"]
+    assert stages.records["second"]["card_memory_gb"] is None
+    assert said[1].startswith("second: 0.0 s, at most")
+
+
 def test_errors_of_embeddings() -> None:
     theirs = torch.randn(3, 8, 4, 4) * torch.tensor([1.0, 10.0, 0.1])[:, None, None, None]
     error, cosine = embedding_errors(theirs.clone(), theirs)
@@ -300,9 +319,9 @@ def test_a_published_lisa_is_a_teacher(tmp_path: Path, folder: Path) -> None:
     seen: list[Distiller] = []
     run = Distiller.run
 
-    def spy(self: Distiller) -> Any:
+    def spy(self: Distiller, stages: Stages) -> Any:
         seen.append(self)
-        return run(self)
+        return run(self, stages)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Distiller, "run", spy)

@@ -23,6 +23,7 @@ from modified_lisa.training.distillation import targets
 from modified_lisa.training.distillation.pictures import comparison, distillation_curves
 from modified_lisa.training.distillation.preparing import Picture
 from modified_lisa.training.distillation.settings import DistillConfig
+from modified_lisa.training.distillation.stages import Stages
 from modified_lisa.training.distillation.targets import Stores, Targets
 from modified_lisa.training.resume import seed_everything
 from modified_lisa.training.step import BETAS, learning_rate
@@ -65,15 +66,22 @@ class Distiller:
         ]
         return torch.optim.AdamW(groups, lr=self.config.lr, betas=BETAS)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, stages: Stages) -> dict[str, Any]:
         """Both stages to the end; OUT then holds the student that agreed best. Returns the history."""
         first = self._resume() if self.config.resume else 1
         if first == 1:
             self._write()
         steps = self.epoch_steps * (self.config.epochs - first + 1)
         with tqdm(total=steps, unit="step", dynamic_ncols=True) as self.bar:
-            for epoch in range(first, self.config.epochs + 1):
-                self._epoch(epoch)
+            turn = self.config.embedding_epochs + 1
+            for name, start, end in (
+                ("embedding_training", first, turn),
+                ("mask_training", max(first, turn), self.config.epochs + 1),
+            ):
+                if start < end:
+                    with stages(name):
+                        for epoch in range(start, end):
+                            self._epoch(epoch)
         return self.history
 
     # -------------------------------------------------------------------------------------------- epochs
@@ -136,17 +144,18 @@ class Distiller:
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None]:
         """Of the embedding, (B,) twice; and logits of student and teacher (B * Q, G, G) with what is inside."""
         vision: Any = self.model.vision
-        ours = vision.embedding(batch.features)
-        errors = targets.embedding_errors(ours, batch.embedding)
         if batch.prompts is None:
-            return errors, None
+            return targets.embedding_errors(vision.embedding(batch.features), batch.embedding), None
         own, teachers = batch.prompts
         count = own.shape[1]
-        logits, _ = self.model.mask_head(ours.repeat_interleave(count, 0), own.flatten(0, 1))
+        # Before the student's pass, which holds memory until its gradient is made.
         with torch.no_grad():
             theirs, _ = self.model.mask_head(
                 batch.embedding.repeat_interleave(count, 0), teachers.flatten(0, 1)
             )
+        ours = vision.embedding(batch.features)
+        errors = targets.embedding_errors(ours, batch.embedding)
+        logits, _ = self.model.mask_head(ours.repeat_interleave(count, 0), own.flatten(0, 1))
         return errors, (logits, theirs, batch.inside.repeat_interleave(count, 0))
 
     @torch.no_grad()

@@ -1,17 +1,15 @@
 """A distillation from its configuration: images, stores, student, the two stages, and a measurement."""
 
 import dataclasses
-import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from modified_lisa.benchmark.measure import describe_device, peak_memory_gb, reset_peak_memory
+from modified_lisa.benchmark.measure import describe_device
 from modified_lisa.data.opening import open_dataset
 from modified_lisa.errors import CheckpointError
 from modified_lisa.evaluation import evaluate_checkpoint
@@ -21,6 +19,7 @@ from modified_lisa.training.distillation import preparing
 from modified_lisa.training.distillation.loop import Distiller
 from modified_lisa.training.distillation.preparing import Picture
 from modified_lisa.training.distillation.settings import DistillConfig, read_queries
+from modified_lisa.training.distillation.stages import Stages, free
 from modified_lisa.training.distillation.student import build_student, read_teacher, student_config
 from modified_lisa.training.distillation.targets import Stores
 from modified_lisa.training.resume import seed_everything
@@ -51,18 +50,21 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     device = loading.find_device(config.device)
     teacher, weights = read_teacher(config.teacher, config.overrides)
     student = student_config(teacher, config.bridge, config.bridge_layers)
-    reset_peak_memory(device)
-    embeddings, known = preparing.store_embeddings(
-        teacher, config.cache, paths, device, config.num_workers, tqdm.write
-    )
-    _free()
+    stages = Stages(device, tqdm.write)
+    with stages("teacher_embeddings"):
+        embeddings, known = preparing.store_embeddings(
+            teacher, config.cache, paths, device, config.num_workers, tqdm.write
+        )
     pictures = _with_queries(paths, known, queries, config)
     train, val = _split(pictures, config)
     seed_everything(config.seed)
-    model = build_student(student, weights, device)
-    features = preparing.store_features(model, config.cache, pictures, config.num_workers, tqdm.write)
+    with stages("student_loading"):
+        model = build_student(student, weights, device)
+    with stages("features"):
+        features = preparing.store_features(model, config.cache, pictures, config.num_workers, tqdm.write)
     asked = pictures if config.mask_epochs else val
-    prompts = preparing.store_prompts(model, teacher, config.cache, asked, config.num_workers, tqdm.write)
+    with stages("prompts"):
+        prompts = preparing.store_prompts(model, teacher, config.cache, asked, config.num_workers, tqdm.write)
     stores = Stores(embeddings, features, prompts)
     listing = "\n".join(picture.prompts_key for picture in pictures)
     identity = {
@@ -77,20 +79,21 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         "queries": len(queries),
         "bridge_weights": sum(p.numel() for p in model.get_submodule("vision.bridge").parameters()),
         "device": describe_device(device),
+        "stages": stages.records,
     }
     tqdm.write(
         f"{len(train)} images to learn from and {len(val)} to measure on, {config.queries_per_image} of "
         f"{len(queries)} queries each; {facts['bridge_weights']:,} weights train, on {facts['device']}"
     )
     distiller = Distiller(config, model, train, val, stores, identity, facts)
-    history = distiller.run()
-    history["peak_memory_gb"] = round(peak_memory_gb(device), 4)
+    history = distiller.run(stages)
+    history["peak_memory_gb"] = stages.peak
     best = history["best"]
     tqdm.write(
         f"Done. Best: epoch {best['epoch']}, agreement {best['agreement']:.3f}; the student is in {config.out}"
     )
     del distiller, model
-    _free()
+    free()
     if config.data_dir is not None:
         history["evaluation"] = measure_both(config)
     write_json(Path(config.out) / "distillation_history.json", history)
@@ -113,7 +116,7 @@ def measure_both(config: DistillConfig, say: Callable[[str], Any] = tqdm.write) 
         found[who] = result.metrics
         say(f"{who}: " + ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
         del result
-        _free()
+        free()
     of_teacher = found["teacher"]["mIoU"]
     found["share_of_mIoU"] = found["student"]["mIoU"] / of_teacher if of_teacher else None
     if of_teacher:
@@ -160,10 +163,3 @@ def _plain(config: DistillConfig) -> dict[str, Any]:
     if config.bridge_layers is not None:
         values["bridge_layers"] = list(config.bridge_layers)
     return values
-
-
-def _free() -> None:
-    """Give the device's memory back between the parts."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
