@@ -19,12 +19,15 @@ from tqdm import tqdm
 
 from modified_lisa.config import LossWeights
 from modified_lisa.geometry import Frame
-from modified_lisa.losses import iou_prediction_loss, segmentation_loss
+from modified_lisa.losses import balanced_weights, iou_prediction_loss, segmentation_loss
 from modified_lisa.model.lisa import ModifiedLISA
+from modified_lisa.training.step import balance_strength
 
 __all__ = ["Average", "fit"]
 
 WARM = 3
+BALANCE = 0.5
+"""Share of the way in which small targets count for more."""
 WEIGHTS = LossWeights(bce=2.0, dice=1.0, iou=1.0)
 
 
@@ -121,7 +124,9 @@ def fit(
         prompts, logits, iou = model.compute(inputs)
         assert logits is not None
         assert iou is not None
-        losses = segmentation_loss(logits, target, weight * lifted(target, weight, done), WEIGHTS)
+        # Otherwise the masks become empty within twenty steps, and stay so for a hundred.
+        balanced = balanced_weights(target, weight, balance_strength(BALANCE, done))
+        losses = segmentation_loss(logits, target, balanced, WEIGHTS)
         measured = iou_on_grid(logits.detach(), target, weight)
         judged = iou_prediction_loss(iou, measured).mean()
         told = F.cross_entropy(tell(prompts), kind_of[places])
@@ -147,15 +152,6 @@ def fit(
     average.put()
     model.eval()
     return history
-
-
-def lifted(target: torch.Tensor, weight: torch.Tensor, done: float) -> torch.Tensor:
-    """Factors (N, h, w): in the first half of the way the pixels of small targets count for more, as much in all as those
-    around them to begin with. Otherwise the masks become empty within twenty steps, and stay so for a hundred."""
-    inside = (target * weight).sum((1, 2)).clamp(min=1.0)
-    around = ((1 - target) * weight).sum((1, 2)).clamp(min=1.0)
-    ratio = (around / inside).clamp(1.0, 50.0) ** max(0.0, 1 - 2 * done)
-    return 1 + (ratio - 1)[:, None, None] * target
 
 
 def make_optimizer(model: ModifiedLISA, rates: dict[str, float]) -> torch.optim.Optimizer:

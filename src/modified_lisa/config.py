@@ -237,6 +237,8 @@ class TrainingConfig:
     grad_clip: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
     warmup_steps: int = 100
+    balance: float = 0.0
+    """Share of the run, 0 to 1, in which the pixels of small targets count for more, less and less so; 0: never."""
     output_dir: str = "outputs"
     checkpoint_dir: str = "checkpoints"
     save_every: int = 1
@@ -264,6 +266,9 @@ class TrainingConfig:
         for name in ("weight_decay", "grad_clip"):
             _at_least(f"--{name}", getattr(self, name), 0)
         _at_least("--lr", self.lr, 0, above=True)
+        _at_least("--balance", self.balance, 0)
+        if self.balance > 1:
+            raise ConfigError(f"--balance is {self.balance}; it is a share of the training, 0 to 1")
         if self.cache_limit_gb is not None:
             _at_least("--cache_limit_gb", self.cache_limit_gb, 0, above=True)
             if self.cache_dir is None:

@@ -19,12 +19,21 @@ from modified_lisa.config import LossWeights
 from modified_lisa.errors import DataError
 from modified_lisa.geometry import IGNORE
 
-__all__ = ["bce_loss", "dice_loss", "iou_loss", "iou_prediction_loss", "segmentation_loss"]
+__all__ = [
+    "balanced_weights",
+    "bce_loss",
+    "dice_loss",
+    "iou_loss",
+    "iou_prediction_loss",
+    "segmentation_loss",
+]
 
 # LISA divides by 1000 inside the sums and adds 1e-6: the same ratio as adding 1e-3 to sums of whole pixels.
 SMOOTHING = 1000 * 1e-6
 EMPTY_SHARE = 0.01
 """Where nothing is expected: the share of the valid pixels that, if predicted, costs half of the loss."""
+LARGEST_BALANCE = 50.0
+"""What a pixel of a target counts for at most, in pixels around it."""
 _DEFAULT_WEIGHTS = LossWeights()
 
 
@@ -92,6 +101,19 @@ def segmentation_loss(
     bce, dice, iou = _bce(*prepared), _dice(*prepared), _iou(*prepared)
     total = weights.bce * bce + weights.dice * dice + weights.iou * iou
     return {"bce": bce, "dice": dice, "iou_loss": iou, "loss": total}
+
+
+def balanced_weights(target: Tensor, valid: Tensor, strength: float) -> Tensor:
+    """``valid`` (N, H, W) with each target's pixels weighed up, for any of the losses.
+
+    At ``strength`` 1 a target, coverage (N, H, W), weighs as much in all as what is around it (up to
+    `LARGEST_BALANCE` a pixel), at 0 as much as it covers. A small target is a hundredth of its image: without this the
+    first thing that is learned is to answer nothing.
+    """
+    inside = (target * valid).sum((1, 2)).clamp(min=1.0)
+    around = ((1 - target) * valid).sum((1, 2)).clamp(min=1.0)
+    ratio = (around / inside).clamp(1.0, LARGEST_BALANCE) ** strength
+    return valid * (1 + (ratio - 1)[:, None, None] * target)
 
 
 def _bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

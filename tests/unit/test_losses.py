@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from modified_lisa.config import LossWeights
 from modified_lisa.errors import DataError
-from modified_lisa.losses import bce_loss, dice_loss, iou_loss, iou_prediction_loss, segmentation_loss
+from modified_lisa.losses import (
+    LARGEST_BALANCE,
+    balanced_weights,
+    bce_loss,
+    dice_loss,
+    iou_loss,
+    iou_prediction_loss,
+    segmentation_loss,
+)
 
 LOSSES = [bce_loss, dice_loss, iou_loss]
 SEEDS = st.integers(0, 2**31)
@@ -226,3 +234,29 @@ def test_iou_prediction_loss():
         iou_prediction_loss(torch.zeros(2), torch.zeros(3))
     with pytest.raises(DataError, match="outside"):
         iou_prediction_loss(torch.zeros(2), torch.tensor([0.5, 50.0]))
+
+
+@given(st.integers(0, 99), st.floats(0, 1))
+def test_balanced_weights(seed, strength):
+    generator = torch.Generator().manual_seed(seed)
+    target = (torch.rand(3, 16, 16, generator=generator) < 0.05).float()
+    target[2] = 0
+    valid = torch.rand(3, 16, 16, generator=generator).round() * torch.rand(3, 16, 16, generator=generator)
+    weights = balanced_weights(target, valid, strength)
+    around = target == 0
+    torch.testing.assert_close(
+        weights[around], valid[around]
+    )  # what is ignored stays so, the rest counts as before
+    assert bool((weights >= valid).all())
+    assert bool((weights <= LARGEST_BALANCE * valid + 1e-6).all())
+    torch.testing.assert_close(balanced_weights(target, valid, 0.0), valid)
+
+
+def test_at_full_strength_a_target_weighs_as_much_as_what_is_around_it():
+    target = torch.zeros(1, 10, 10)
+    target[0, :2, :5] = 1
+    weights = balanced_weights(target, torch.ones(1, 10, 10), 1.0)
+    assert float((weights * target).sum()) == pytest.approx(90)
+    assert float((weights * (1 - target)).sum()) == pytest.approx(90)
+    large = 1 - target  # and a target that fills the image loses nothing
+    torch.testing.assert_close(balanced_weights(large, torch.ones(1, 10, 10), 1.0), torch.ones(1, 10, 10))

@@ -11,7 +11,7 @@ from modified_lisa.benchmark.measure import usual_algorithms
 from modified_lisa.config import LossWeights
 from modified_lisa.data.collate import Batch
 from modified_lisa.errors import TrainingError
-from modified_lisa.losses import iou_prediction_loss, segmentation_loss
+from modified_lisa.losses import balanced_weights, iou_prediction_loss, segmentation_loss
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.answers.prompting import AnswerInputs
 from modified_lisa.model.answers.teaching import teach
@@ -56,22 +56,24 @@ class Scores:
         raise TrainingError(f"the loss is not finite for {'; '.join(found)}")
 
 
-def score_batch(model: Any, batch: Batch, weights: LossWeights) -> Scores:
+def score_batch(model: Any, batch: Batch, weights: LossWeights, *, balance: float = 0.0) -> Scores:
     """Run the model on a batch (on the model's device) and score every mask; gradients flow into the losses.
 
     The losses are computed on the model's square, whose 256 x 256 grid is the same for all images, so that
     a batch is one tensor whatever the sizes of its images; the targets there are area averages, so that thin
-    things are not lost. The metrics are computed on the user's image.
+    things are not lost. The metrics are computed on the user's image. ``balance`` is the strength of
+    `losses.balanced_weights` in the former; 0: every pixel counts alike.
     """
+    valid = balanced_weights(batch.grid_target, batch.grid_valid, balance) if balance else batch.grid_valid
     if isinstance(batch.inputs, AnswerInputs):
         logits, predictions, text_loss = teach(model, batch.inputs)
         rows = batch.inputs.segs[0]
-        losses = segmentation_loss(logits, batch.grid_target[rows], batch.grid_valid[rows], weights)
+        losses = segmentation_loss(logits, batch.grid_target[rows], valid[rows], weights)
     else:
         outputs = model(batch.inputs)
         logits, predictions = torch.cat(outputs["pred_masks"]), torch.cat(outputs["iou_predictions"])
         text_loss, rows = None, None
-        losses = segmentation_loss(logits, batch.grid_target, batch.grid_valid, weights)
+        losses = segmentation_loss(logits, batch.grid_target, valid, weights)
     metrics = SegmentationMetrics()
     # A training's deterministic algorithms would resize by another, far slower way than `Segmenter` does.
     with usual_algorithms():

@@ -84,6 +84,7 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         weight_decay=values.weight_decay,
         grad_clip=values.grad_clip,
         warmup_steps=values.warmup_steps,
+        balance=values.balance,
         output_dir=values.output_dir,
         checkpoint_dir=values.checkpoint_dir,
         save_every=values.save_every,
@@ -279,6 +280,8 @@ def _loss_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bce_weight", float, _LOSS.bce, "weight of the binary cross-entropy")
     add("--dice_weight", float, _LOSS.dice, "weight of the Dice loss")
     add("--iou_weight", float, _LOSS.iou, "weight of the IoU loss")
+    words = "share of the training in which small targets count for more, less and less so; 0: never"
+    add("--balance", float, _RUN.balance, words, metavar="SHARE")
     words = "weight of the answer's words (cross-entropy); above 0: the model learns to answer, see docs/answers.md"
     add("--ce_weight", float, _LOSS.ce, words)
 

@@ -29,7 +29,7 @@ from modified_lisa.pictures import curves, fixed_choice, overlay_sheet
 from modified_lisa.training import resume
 from modified_lisa.training.batches import Layout, plan_epoch
 from modified_lisa.training.report import Report
-from modified_lisa.training.step import Stepper, learning_rate
+from modified_lisa.training.step import Stepper, balance_strength, learning_rate
 
 __all__ = ["Trainer"]
 
@@ -167,7 +167,14 @@ class Trainer:
         for number, planned in enumerate(plan, start=(epoch - 1) * self.epoch_steps):
             rate = self._rate(number)
             taken = _take(loaded, len(planned.batches))
-            result = self.stepper.step(taken, planned.samples, rate, metrics, counted=planned.counted)
+            result = self.stepper.step(
+                taken,
+                planned.samples,
+                rate,
+                metrics,
+                counted=planned.counted,
+                balance=balance_strength(self.config.balance, number / self.total_steps),
+            )
             for term in self.stepper.terms:
                 sums[term] += result.sums[term]
             iou, seen = iou + result.iou, seen + planned.samples

@@ -19,7 +19,7 @@ from modified_lisa.errors import ModifiedLISAError, TrainingError
 from modified_lisa.evaluation import in_company, raise_together, score_batch, terms_of, together
 from modified_lisa.metrics import SegmentationMetrics
 
-__all__ = ["StepResult", "Stepper", "learning_rate"]
+__all__ = ["StepResult", "Stepper", "balance_strength", "learning_rate"]
 
 BETAS = (0.9, 0.95)
 """AdamW's, as in LISA's training script (Lai et al. 2023)."""
@@ -35,6 +35,11 @@ def learning_rate(peak: float, step: int, *, warmup: int, total: int) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def balance_strength(share: float, done: float) -> float:
+    """Of `losses.balanced_weights` when ``done`` of the run is over: from 1 in a line to 0 at ``share`` of it."""
+    return max(0.0, 1 - done / share) if share else 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Stepper:
         metrics: SegmentationMetrics,
         *,
         counted: int | None = None,
+        balance: float = 0.0,
     ) -> StepResult:
         """Learn from one step's batches.
 
@@ -89,6 +95,7 @@ class Stepper:
             rate: the learning rate.
             metrics: gets this process's masks.
             counted: how many of the batches count; the others are only computed, because other processes compute.
+            balance: how much small targets count for more, see `losses.balanced_weights`.
 
         Raises TrainingError in all processes, with the weights unchanged, if a loss of any sample or the
         gradient is not finite; DataError if a sample cannot be used.
@@ -102,7 +109,7 @@ class Stepper:
                 names += batch.names
                 counts = counted is None or number < counted
                 with together(self.model, self.accelerator):
-                    self._learn(batch, samples, sums if counts else None, metrics)
+                    self._learn(batch, samples, sums if counts else None, metrics, balance)
         except ModifiedLISAError as error:
             problem = error
         except torch.OutOfMemoryError as error:
@@ -120,10 +127,16 @@ class Stepper:
         return StepResult(sums, sums.pop("iou"), norm, skipped)
 
     def _learn(
-        self, batch: Batch, samples: int, sums: dict[str, float] | None, metrics: SegmentationMetrics
+        self,
+        batch: Batch,
+        samples: int,
+        sums: dict[str, float] | None,
+        metrics: SegmentationMetrics,
+        balance: float,
     ) -> None:
         """``sums`` None: compute, and count nothing."""
-        scores = score_batch(self.model, batch.to(self.accelerator.device), self.config.loss)
+        ready = batch.to(self.accelerator.device)
+        scores = score_batch(self.model, ready, self.config.loss, balance=balance)
         total = (scores.losses["loss"] + scores.losses["iou_prediction"]).sum() / samples
         self.scaler.scale(total if sums is not None else total * 0).backward()
         scores.check_finite(batch.names)  # after the way back, in which other processes may need this one

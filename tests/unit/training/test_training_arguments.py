@@ -35,6 +35,7 @@ SPECIFICATION = {
     "--num_workers": 0,
 }
 OURS = {
+    "--balance": 0.0,
     "--vision_source": None,
     "--quantization": None,
     "--bridge": "pyramid",
@@ -99,7 +100,7 @@ def test_every_value_reaches_its_field() -> None:
         "--vision_source vlm --dtype fp16 --bridge linear --bridge_layers=-2,6 --train_mask_decoder "
         "--train_projector --lora_r 8 --lora_alpha 4 --lora_dropout 0.1 --skip_bad_samples "
         "--gradient_accumulation_steps 4 --gradient_checkpointing --resume --log_with tensorboard "
-        "--bce_weight 2 --dice_weight 3 --iou_weight 0 --grad_clip 0 --seed 7"
+        "--bce_weight 2 --dice_weight 3 --iou_weight 0 --grad_clip 0 --seed 7 --balance 0.25"
     )
     config = parse(words.split())
     model, loss = config.model, config.loss
@@ -115,6 +116,7 @@ def test_every_value_reaches_its_field() -> None:
     assert (loss.bce, loss.dice, loss.iou) == (2, 3, 0)
     assert (config.skip_bad_samples, config.gradient_checkpointing) == (True, True)
     assert (config.gradient_accumulation_steps, config.grad_clip, config.seed) == (4, 0, 7)
+    assert config.balance == 0.25
     assert (config.resume, config.log_with) == ("latest", "tensorboard")
     assert parse(["--resume", "some.pt"]).resume == "some.pt"
 

@@ -13,11 +13,11 @@ from torch import nn
 from fake_lisa import FakeLISA, FakeSet, NanLISA
 from modified_lisa.config import LossWeights, ModelConfig, TrainingConfig
 from modified_lisa.data.collate import Collator, load_batches
-from modified_lisa.errors import TrainingError
+from modified_lisa.errors import ConfigError, TrainingError
 from modified_lisa.evaluation import TERMS, score_batch
-from modified_lisa.losses import segmentation_loss
+from modified_lisa.losses import balanced_weights, segmentation_loss
 from modified_lisa.metrics import SegmentationMetrics
-from modified_lisa.training.step import Stepper, StepResult, learning_rate
+from modified_lisa.training.step import Stepper, StepResult, balance_strength, learning_rate
 
 
 def _step(
@@ -54,6 +54,26 @@ def test_gradient_is_that_of_the_mean_loss_plus_the_iou_prediction() -> None:
     torch.testing.assert_close(model.filter.grad, other.filter.grad, rtol=1e-4, atol=1e-7)
     assert other.iou.grad is None
     assert model.iou.grad.abs().sum() > 0
+
+
+def test_small_targets_count_for_more_where_they_are_asked_to() -> None:
+    model, other = FakeLISA(), FakeLISA()
+    stepper = Stepper(model, TrainingConfig(grad_clip=0), Accelerator(cpu=True))
+    collator = Collator(model.processor)
+    stepper.step(load_batches(FakeSet(10), [[0, 1]], collator), 2, 0.1, SegmentationMetrics(), balance=0.5)
+    (batch,) = load_batches(FakeSet(10), [[0, 1]], collator)
+    weights = balanced_weights(batch.grid_target, batch.grid_valid, 0.5)
+    assert not torch.equal(weights, batch.grid_valid)
+    logits = torch.cat(other(batch.inputs)["pred_masks"])
+    segmentation_loss(logits, batch.grid_target, weights)["loss"].mean().backward()
+    torch.testing.assert_close(model.filter.grad, other.filter.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_the_balance_falls_in_a_line_to_nothing() -> None:
+    assert [balance_strength(0.5, done) for done in (0, 0.25, 0.5, 0.9)] == [1, 0.5, 0, 0]
+    assert balance_strength(0.0, 0.0) == 0
+    with pytest.raises(ConfigError, match=r"--balance is 1\.5; it is a share"):
+        TrainingConfig(balance=1.5)
 
 
 def test_reported_loss_is_the_weighted_sum_without_the_iou_prediction() -> None:
