@@ -16,6 +16,7 @@ from modified_lisa.config import TrainingConfig
 from modified_lisa.errors import CheckpointError, ConfigError, DataError
 from modified_lisa.model.checkpoint import load_checkpoint
 from modified_lisa.model.original_lisa.importing import import_lisa
+from modified_lisa.training.distillation import masks
 from modified_lisa.training.distillation import run as running
 from modified_lisa.training.distillation.loop import Distiller
 from modified_lisa.training.distillation.settings import DistillConfig
@@ -130,10 +131,25 @@ def test_stored_targets_are_what_the_teacher_computes(folder: Path, tmp_path: Pa
         running.distill(settings(folder, tmp_path / "out", embedding_epochs=1, mask_epochs=1))
     (distiller,) = seen
     (batch,) = distiller._load([distiller.val], prompts=True)
-    errors, (_, logits, _) = distiller._errors(batch)
+    head, prompts = distiller.model.mask_head, batch.prompts[1]
+    logits, _ = head(batch.embedding.repeat_interleave(2, 0), prompts.flatten(0, 1))
     expected = [torch.cat(teacher([one.path] * 2, list(one.queries))["pred_masks"]) for one in distiller.val]
     torch.testing.assert_close(logits, torch.cat(expected), rtol=1e-4, atol=1e-4)
-    assert len(errors[0]) == len(distiller.val)
+    assert len(batch.embedding) == len(distiller.val)
+    # Of the student's embedding, and another as if it were further in its training.
+    for embedding in (distiller._embedding(batch).detach(), batch.embedding * 0.9):
+        whole = embedding.clone().requires_grad_()
+        ours, _ = head(whole.repeat_interleave(2, 0), batch.prompts[0].flatten(0, 1))
+        each = masks.targets.mask_loss(ours, logits, batch.inside.repeat_interleave(2, 0))
+        each.mean().backward()
+        assert whole.grad.abs().max() > 1e-4, "or nothing is compared"
+        for at_once in (1, 5, 100):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(masks, "MASKS_AT_ONCE", at_once)
+                loss, gradient = masks.loss_and_gradient(head, embedding, batch)
+                torch.testing.assert_close(masks.measures(head, embedding, batch)[0], each.detach())
+            torch.testing.assert_close(loss, each.mean().detach())
+            torch.testing.assert_close(gradient, whole.grad, rtol=1e-3, atol=1e-6)
 
 
 class _Stopped(Exception):

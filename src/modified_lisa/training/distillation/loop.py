@@ -19,7 +19,7 @@ from modified_lisa.files import write_json
 from modified_lisa.model.checkpoint import load_checkpoint, save_checkpoint
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.training.batches import Layout, plan_epoch
-from modified_lisa.training.distillation import targets
+from modified_lisa.training.distillation import masks, targets
 from modified_lisa.training.distillation.pictures import comparison, distillation_curves
 from modified_lisa.training.distillation.preparing import Picture
 from modified_lisa.training.distillation.settings import DistillConfig
@@ -88,17 +88,17 @@ class Distiller:
 
     def _epoch(self, epoch: int) -> None:
         config, start = self.config, time.perf_counter()
-        masks = epoch > config.embedding_epochs
-        begun = config.embedding_epochs if masks else 0  # epochs before this stage
+        with_masks = epoch > config.embedding_epochs
+        begun = config.embedding_epochs if with_masks else 0  # epochs before this stage
         if epoch == begun + 1:
             self.optimizer = self._new_optimizer()
-        total = self.epoch_steps * (config.mask_epochs if masks else config.embedding_epochs)
+        total = self.epoch_steps * (config.mask_epochs if with_masks else config.embedding_epochs)
         seed_everything(config.seed, epoch)
         sums = {"loss": 0.0, "embedding_error": 0.0, "cosine_error": 0.0}
         plan = plan_epoch(len(self.train), self.layout, rank=0, seed=config.seed, epoch=epoch)
         batches = [[self.train[index] for index in step.batches[0]] for step in plan]
         self.model.train()
-        loaded = self._load(batches, prompts=masks)
+        loaded = self._load(batches, prompts=with_masks)
         for number, (step, batch) in enumerate(zip(plan, loaded, strict=True)):
             rate = learning_rate(
                 config.lr,
@@ -113,7 +113,7 @@ class Distiller:
             self.bar.update()
         record = {
             "epoch": epoch,
-            "stage": "masks" if masks else "embedding",
+            "stage": "masks" if with_masks else "embedding",
             "train": {name: value / len(self.train) for name, value in sums.items()},
             "val": self.measure(),
             "seconds": round(time.perf_counter() - start, 3),
@@ -121,16 +121,20 @@ class Distiller:
         self._finish(record)
 
     def _step(self, batch: Targets, rate: float) -> dict[str, float]:
-        errors, masks = self._errors(batch)
-        loss = errors[0].mean() + errors[1].mean()
-        values = {"embedding_error": errors[0].mean(), "cosine_error": errors[1].mean()}
-        if masks is not None:
-            values["mask_loss"] = targets.mask_loss(*masks).mean()
+        ours = self._embedding(batch)
+        error, cosine = (each.mean() for each in targets.embedding_errors(ours, batch.embedding))
+        values = {"embedding_error": error, "cosine_error": cosine}
+        loss = error + cosine
+        roots: list[torch.Tensor] = [loss]
+        gradients: list[torch.Tensor | None] = [None]
+        if batch.prompts is not None:
+            values["mask_loss"], gradient = masks.loss_and_gradient(self.model.mask_head, ours, batch)
             loss = loss + values["mask_loss"]
+            roots, gradients = [*roots, ours], [*gradients, gradient]
         if not bool(loss.isfinite()):
             raise TrainingError("the loss is not finite; lower --lr, or try --dtype fp32")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self.parameters)
+        torch.autograd.backward(roots, gradients, inputs=self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip or math.inf)
         if not bool(norm.isfinite()):
             raise TrainingError("the gradient is not finite; lower --lr, or try --dtype fp32")
@@ -139,24 +143,10 @@ class Distiller:
         self.optimizer.step()
         return {"loss": float(loss.detach()), **{name: float(x.detach()) for name, x in values.items()}}
 
-    def _errors(
-        self, batch: Targets
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None]:
-        """Of the embedding, (B,) twice; and logits of student and teacher (B * Q, G, G) with what is inside."""
+    def _embedding(self, batch: Targets) -> torch.Tensor:
         vision: Any = self.model.vision
-        if batch.prompts is None:
-            return targets.embedding_errors(vision.embedding(batch.features), batch.embedding), None
-        own, teachers = batch.prompts
-        count = own.shape[1]
-        # Before the student's pass, which holds memory until its gradient is made.
-        with torch.no_grad():
-            theirs, _ = self.model.mask_head(
-                batch.embedding.repeat_interleave(count, 0), teachers.flatten(0, 1)
-            )
-        ours = vision.embedding(batch.features)
-        errors = targets.embedding_errors(ours, batch.embedding)
-        logits, _ = self.model.mask_head(ours.repeat_interleave(count, 0), own.flatten(0, 1))
-        return errors, (logits, theirs, batch.inside.repeat_interleave(count, 0))
+        found: torch.Tensor = vision.embedding(batch.features)
+        return found
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
@@ -165,14 +155,16 @@ class Distiller:
         size = self.config.batch_size
         batches = [self.val[first : first + size] for first in range(0, len(self.val), size)]
         rows: dict[str, list[torch.Tensor]] = {}
-        for batch in self._load(batches, prompts=True):
-            (error, cosine), masks = self._errors(batch.to(self.model.device))
-            assert masks is not None
+        for loaded in self._load(batches, prompts=True):
+            batch = loaded.to(self.model.device)
+            ours = self._embedding(batch)
+            error, cosine = targets.embedding_errors(ours, batch.embedding)
+            loss, agreement = masks.measures(self.model.mask_head, ours, batch)
             for name, value in (
                 ("embedding_error", error),
                 ("cosine_error", cosine),
-                ("mask_loss", targets.mask_loss(*masks)),
-                ("agreement", targets.agreement(*masks)),
+                ("mask_loss", loss),
+                ("agreement", agreement),
             ):
                 rows.setdefault(name, []).append(value.cpu())
         return {name: float(torch.cat(values).double().mean()) for name, values in rows.items()}
