@@ -1,7 +1,7 @@
 """The street photos on the device, and batches of them that are never twice the same.
 
 Coordinates: u to the right and v down, in fractions of the model's square's side; a photo fills 0 <= u < 1 and
-0 <= v < height / width (all are landscape). Shapes: N samples, M photos, H x W pixels, B in a batch.
+0 <= v < height / width (all are landscape). Shapes: N samples, M photos, H x W pixels, B photos in a batch with Q samples each.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from modified_lisa.data.check import check_split
 from modified_lisa.errors import DataError
 from modified_lisa.images import read_image
 
-__all__ = ["Photos", "augmented", "read_photos"]
+__all__ = ["Photos", "augmented", "names_a_side", "read_photos"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_photos(root: Path, split: str, limit: int | None = None) -> Photos:
 def augmented(
     photos: Photos,
     chosen: torch.Tensor,
-    texts: Sequence[str],
+    sided: torch.Tensor,
     generator: torch.Generator,
     *,
     side: int,
@@ -88,13 +88,13 @@ def augmented(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A batch: zoomed, shifted, turned, mirrored, recoloured.
+    """A batch: zoomed, shifted, turned, mirrored, recoloured; all samples of a photo alike.
 
     Args:
-        chosen: int64 (B,) on the photos' device; ``texts``: their queries. One with "left" or "right" in it is not
-            mirrored.
+        chosen: int64 (B, Q) on the photos' device: Q samples on each of B photos.
+        sided: bool (B,): do not mirror, as a query says "left" or "right" (`names_a_side`).
 
-    Returns pixels float32 (B, 3, side, side); target and weight float32 (B, mask_side, mask_side).
+    Returns pixels float32 (B, 3, side, side); target and weight float32 (B * Q, mask_side, mask_side).
     """
     device, batch = photos.pixels.device, len(chosen)
     height, width = photos.pixels.shape[-2:]
@@ -106,9 +106,6 @@ def augmented(
     zoom = torch.exp2(uniform(-0.4, 1.0))
     stretch = torch.exp2(uniform(-0.15, 0.15))
     angle = uniform(-0.09, 0.09)  # radians
-    sided = torch.tensor(
-        [bool(re.search(r"\b(left|right)\b", text.lower())) for text in texts], device=device
-    )
     mirror = torch.where((uniform(0, 1) < 0.5) & ~sided, -1.0, 1.0)
     half = torch.stack((0.5 / zoom, 0.5 / zoom), dim=1)
     centre = half.minimum(1 - half) + (1 - 2 * half).abs() * uniform(0, 1, 2)  # fractions of the photo
@@ -129,19 +126,27 @@ def augmented(
 
     grid = places(side)
     inside = (grid.abs() <= 1).all(dim=-1)[:, None]
-    raw = photos.pixels[photos.photo[chosen]].float().div_(255)
+    raw = photos.pixels[photos.photo[chosen[:, 0]]].float().div_(255)
     pixels = F.grid_sample(raw, grid, mode="bilinear", padding_mode="border", align_corners=False)
     pixels = _recoloured(pixels, uniform, generator)
     scale = pixels.new_tensor(mean)[:, None, None], pixels.new_tensor(std)[:, None, None]
     pixels = torch.where(inside, (pixels - scale[0]) / scale[1], 0.0)
 
     label = photos.labels[chosen]
-    planes = torch.stack((label == 1, label != 255), dim=1).float()
-    hit, weight = F.grid_sample(
-        planes, places(mask_side), mode="bilinear", padding_mode="zeros", align_corners=False
-    ).unbind(dim=1)
+    planes = torch.cat((label == 1, label != 255), dim=1).float()
+    hit, weight = (
+        F.grid_sample(planes, places(mask_side), mode="bilinear", padding_mode="zeros", align_corners=False)
+        .unflatten(1, (2, -1))
+        .unbind(dim=1)
+    )
+    hit, weight = hit.flatten(0, 1), weight.flatten(0, 1)
     target = torch.where(weight > 0, hit / weight.clamp(min=1e-6), 0.0).clamp(0, 1)
     return pixels, target, weight
+
+
+def names_a_side(text: str) -> bool:
+    """Whether a mirrored picture would be another answer."""
+    return bool(re.search(r"\b(left|right)\b", text.lower()))
 
 
 def _recoloured(pixels: torch.Tensor, uniform, generator: torch.Generator) -> torch.Tensor:  # type: ignore[no-untyped-def]

@@ -130,6 +130,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         epochs=options.epochs,
         seconds=options.seconds,
         batch=options.batch_size,
+        queries=options.queries,
         rates=RATES,
         kind_weight=options.kind_weight,
         seed=options.seed,
@@ -181,7 +182,8 @@ def main() -> int:
     parser.add_argument("--channels", type=int, default=0, help="of a new mask decoder; 0: the bundled one")
     parser.add_argument("--epochs", type=float, default=60)
     parser.add_argument("--seconds", type=float, default=270, help="the most that training takes")
-    parser.add_argument("--batch_size", type=int, default=24)
+    parser.add_argument("--batch_size", type=int, default=24, help="photos of a step")
+    parser.add_argument("--queries", type=int, default=2, help="about each photo of a step, encoded once")
     parser.add_argument("--lora_r", type=int, default=16)
     parser.add_argument("--dtype", default="bf16", help="of the language model")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Training of the street model: one step is one batch of photos, each with one query.
+"""Training of the street model: one step is one batch of photos, each encoded once for several queries.
 
 The forward pass is `ModifiedLISA.compute`, the losses are the package's; what is this experiment's own is the
 augmentation on the device, rates by part, and an average of the weights over the last steps.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from photos import Photos, augmented
+from photos import Photos, augmented, names_a_side
 from torch import nn
 from tqdm import tqdm
 
@@ -60,6 +60,7 @@ def fit(
     epochs: float,
     seconds: float,
     batch: int,
+    queries: int,
     rates: dict[str, float],
     kind_weight: float,
     seed: int,
@@ -69,6 +70,7 @@ def fit(
     Args:
         photos: on the model's device.
         wordings: (sample, numpy generator) -> the query to ask this time.
+        batch: photos of a step; ``queries``: samples of each, which share its encoding.
         rates: learning rate by part: the beginning of parameters' names -> rate; ``""`` for all others.
         kind_weight: of a cross-entropy that asks the prompt which kind of thing is meant, through a layer that is thrown
             away: masks alone say little about it as long as they are empty.
@@ -89,11 +91,11 @@ def fit(
     optimizer.add_param_group({"params": list(tell.parameters()), "lr": rates[""], "weight_decay": 0.0})
     base = [group["lr"] for group in optimizer.param_groups]
     average = Average(model)
-    total = math.ceil(epochs * len(photos) / batch)
+    total = math.ceil(epochs * len(photos) / (batch * queries))
     began, history, sums, counted = time.monotonic(), [], torch.zeros(6, device=model.device), 0
     model.train()
     bar = tqdm(total=total, desc="training", mininterval=5)
-    shares = _shares(photos.kinds)
+    shares, others = _shares(photos.kinds), _of_one_photo(photos.photo.tolist())
     start = began
     for step in range(total):
         if step == WARM:
@@ -102,17 +104,18 @@ def fit(
         done = max(step / total, (time.monotonic() - start) / max(1.0, began + seconds - start))
         if done >= 1:
             break
-        chosen = dice_roll.choice(len(photos), batch, p=shares)
+        chosen = _with_others(dice_roll.choice(len(photos), batch, p=shares), others, queries, dice_roll)
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = (
                 rate * min(1.0, (step + 1) / 50) * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
             )
-        texts = [wordings(int(sample), dice_roll) for sample in chosen]
+        texts = [wordings(int(sample), dice_roll) for sample in chosen.flat]
+        sided = np.array([names_a_side(text) for text in texts]).reshape(chosen.shape).any(axis=1)
         places = torch.as_tensor(chosen, device=model.device)
         pixels, target, weight = augmented(
             photos,
             places,
-            texts,
+            torch.as_tensor(sided, device=model.device),
             generator,
             side=spec.side,
             mask_side=processor.mask_side,
@@ -120,7 +123,8 @@ def fit(
             std=spec.std,
         )
         rows = [encode(text) for text in texts]
-        inputs = processor.assemble(rows, [frame] * len(rows), pixels, None).to(model.device)
+        image_of = np.repeat(np.arange(batch), queries).tolist()
+        inputs = processor.assemble(rows, [frame] * len(rows), pixels, None, image_of).to(model.device)
         prompts, logits, iou = model.compute(inputs)
         assert logits is not None
         assert iou is not None
@@ -129,7 +133,7 @@ def fit(
         losses = segmentation_loss(logits, target, balanced, WEIGHTS)
         measured = iou_on_grid(logits.detach(), target, weight)
         judged = iou_prediction_loss(iou, measured).mean()
-        told = F.cross_entropy(tell(prompts), kind_of[places])
+        told = F.cross_entropy(tell(prompts), kind_of[places.flatten()])
         (losses["loss"].mean() + judged + kind_weight * told).backward()
         norm = nn.utils.clip_grad_norm_(average.parameters, 3.0)
         if bool(norm.isfinite()):
@@ -169,6 +173,8 @@ def make_optimizer(model: ModifiedLISA, rates: dict[str, float]) -> torch.optim.
             for (part, decays), parameters in groups.items()
         ],
         betas=(0.9, 0.98),
+        # A thousand small weights, one by one, take longer than the GPU's whole step.
+        fused=all(parameter.is_cuda for parameter in model.parameters()),
     )
 
 
@@ -184,3 +190,23 @@ def _shares(kinds: list[str]) -> np.ndarray:
     counts = Counter(kinds)
     shares = np.array([counts[kind] ** -0.5 for kind in kinds])
     return shares / shares.sum()
+
+
+def _of_one_photo(photo: list[int]) -> list[list[int]]:
+    """For each sample, all samples on its photo."""
+    together: dict[int, list[int]] = {}
+    for sample, number in enumerate(photo):
+        together.setdefault(number, []).append(sample)
+    return [together[number] for number in photo]
+
+
+def _with_others(
+    chosen: np.ndarray, others: list[list[int]], queries: int, dice_roll: np.random.Generator
+) -> np.ndarray:
+    """(B,) samples with more of the same photos behind them, (B, queries); again from the first where they run out."""
+    rows = []
+    for sample in chosen.tolist():
+        more = dice_roll.permutation([other for other in others[sample] if other != sample]).tolist()
+        row = [sample, *map(int, more)]
+        rows.append([row[place % len(row)] for place in range(queries)])
+    return np.array(rows)

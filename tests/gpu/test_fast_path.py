@@ -89,20 +89,38 @@ def model(request) -> ModifiedLISA:
     return ModifiedLISA("tiny", "tiny", quantization=request.param)
 
 
-def test_graphs_give_the_masks_of_plain_calls(model):
+@pytest.fixture(scope="module")
+def flips(model) -> float:
+    """The share of pixels that may change sides: what the same 16 bits leave open, or, with fp8, no more than fp8 itself
+    changes. A last bit decides there how a number is rounded to its 3 bits, and then it is another by a tenth."""
+    if model.config.quantization != "fp8":
+        return 0.01
+    torch.manual_seed(0)
+    sixteen = ModifiedLISA("tiny", "tiny", quantization="none")
+    changed = []
+    with torch.inference_mode():
+        for seed in range(4):
+            inputs = model.processor([picture(seed=seed)] * len(QUERIES), QUERIES)
+            ours, theirs = (PlainRunner(each).masks(inputs)[0] for each in (model, sixteen))
+            changed.append(((ours > 0) != (theirs > 0)).float().mean())
+    return max(0.01, float(torch.stack(changed).max()))
+
+
+def test_graphs_give_the_masks_of_plain_calls(model, flips):
     segmenter, plain = Segmenter(model), PlainRunner(model)
     images = [picture(40 + 30 * row, 90, seed=row) for row in range(3)]
+    assert flips < 0.1
     with torch.inference_mode():
         for count in (1, 2, 3):
             inputs = model.processor(images[:count], QUERIES[:count])
             for _ in range(2):
                 (fast, fast_iou), (wanted, wanted_iou) = segmenter.runner.masks(inputs), plain.masks(inputs)
-                assert error(fast, wanted) < 0.05
-                assert ((fast > 0) == (wanted > 0)).float().mean() > 0.99
-                torch.testing.assert_close(fast_iou, wanted_iou, rtol=0, atol=0.02)
+                assert error(fast, wanted) < 5 * flips
+                assert ((fast > 0) != (wanted > 0)).float().mean() < flips
+                torch.testing.assert_close(fast_iou, wanted_iou, rtol=0, atol=2 * flips)
 
 
-def test_sessions_of_graphs_take_turns(model):
+def test_sessions_of_graphs_take_turns(model, flips):
     segmenter, plain = Segmenter(model), Segmenter(model, fast=False)
     pictures = [picture(seed=1), picture(seed=2)]
     sessions = [segmenter.open(image) for image in pictures]
@@ -110,7 +128,7 @@ def test_sessions_of_graphs_take_turns(model):
         for query in QUERIES:
             fast = sessions[turn].segment(query).masks
             wanted = plain.segment(pictures[turn], query).masks
-            assert (fast == wanted).mean() > 0.99
+            assert (fast != wanted).mean() < flips
 
 
 def in_float32(model: ModifiedLISA) -> ModifiedLISA:
@@ -148,16 +166,26 @@ def test_captured_training_is_no_farther_from_float32_than_plain_training(model)
         of.eval()
         return found
 
-    for texts in (
+    batches = [
         ["the red one"],
         ["what is <SEG>", "all that could be eaten by somebody"],
-        ["the blue one"],
-    ):
-        reference, plain = gradients(exact, texts), gradients(model, texts)
+        *(
+            [text]
+            for text in ("the blue one", "what could roll away", "the largest thing", "something to sit on")
+        ),
+        ["the smallest green thing", "what keeps me dry?"],
+        *([text] for text in ("not the red one", "what is left of the tree", "two of them", "what flies")),
+    ]
+    plain, captured = [], []
+    for texts in batches:
+        reference, ordinary = gradients(exact, texts), gradients(model, texts)
         capture_frozen_parts(model)
         first, again = gradients(model, texts), gradients(model, texts)
         release_frozen_parts(model)
-        assert error(plain, reference) < 0.5, "the reference is another model"
-        # Both round to 16 bit, each in its own way, so that either may be nearer by chance.
-        assert error(first, reference) < 1.5 * error(plain, reference)
+        plain.append(error(ordinary, reference))
+        captured.append(error(first, reference))
         assert error(again, first) < 1e-3
+    assert max(plain) < 0.5, "the reference is another model"
+    # Of one batch either may be nearer by chance, several times so: both round to 16 bit, each in its own way.
+    mean = [float(torch.tensor(errors).square().mean().sqrt()) for errors in (plain, captured)]
+    assert mean[1] < 1.5 * mean[0], f"root mean squares {mean}, of {plain} and {captured}"

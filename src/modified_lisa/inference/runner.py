@@ -93,7 +93,7 @@ class GraphRunner(PlainRunner):
 
     def masks(self, inputs: ModelInputs) -> tuple[torch.Tensor, torch.Tensor]:
         parts = []
-        for chunk in _chunks(inputs):
+        for chunk in _chunks(inputs.spread()):
             padded = _pad(chunk)
             self._place = padded.image_place
             logits, iou = self._forward(

@@ -17,7 +17,7 @@ _ROOM = 256
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """B images with one text each."""
+    """B texts, each about its own image, or about one of fewer (`image_of`)."""
 
     frames: list[Frame]
     input_ids: torch.Tensor
@@ -40,6 +40,9 @@ class ModelInputs:
     features: tuple[torch.Tensor, ...] | None = field(default=None, kw_only=True)
     """(B, ...) each: what the frozen part of the vision source made of these images before (`feature_cache`).
     Where they are given, no encoder runs and no pixels are needed."""
+    image_of: torch.Tensor | None = field(default=None, kw_only=True)
+    """int64 (B,): the image of each text, where several ask about one; pixels and features are then those of M images,
+    (M, ...), and each is encoded once. None: the texts' images in their order, M = B."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -57,7 +60,9 @@ class ModelInputs:
         return self.input_ids.shape[1]
 
     def rows(self, begin: int, end: int) -> "ModelInputs":
-        """Images ``begin`` to ``end`` of the batch."""
+        """Texts ``begin`` to ``end`` of the batch, with their images."""
+        if self.image_of is not None:
+            return self.spread().rows(begin, end)
         mine = (self.segs[0] >= begin) & (self.segs[0] < end)
         segs = self.segs[:, mine] - torch.tensor([[begin], [0]])
         return replace(
@@ -83,6 +88,17 @@ class ModelInputs:
             is_seg=pad(self.is_seg, (0, extra)),
             segs=torch.cat((self.segs, self.segs[:, :1].expand(-1, more)), dim=1),
         )
+
+    def spread(self) -> "ModelInputs":
+        """The same with an image of its own for each text."""
+        places = self.image_of
+        if places is None:
+            return self
+        vlm_pixels, sam_pixels = (
+            None if x is None else x[places] for x in (self.vlm_pixels, self.sam_pixels)
+        )
+        features = None if self.features is None else tuple(x[places] for x in self.features)
+        return replace(self, vlm_pixels=vlm_pixels, sam_pixels=sam_pixels, features=features, image_of=None)
 
     def to(self, device: torch.device | str) -> "ModelInputs":
         return _moved(self, device)

@@ -106,8 +106,10 @@ class LisaProcessor:
         frames: list[Frame],
         vlm_pixels: torch.Tensor | None,
         sam_pixels: torch.Tensor | None,
+        image_of: Sequence[int] | None = None,
     ) -> ModelInputs:
-        """Prompts as token ids, with the image's place filled, the same in all of them, and ready pixels."""
+        """Prompts as token ids, with the image's place filled, the same in all of them, and ready pixels; ``image_of``:
+        which of the pixels' images each prompt is about, if not each its own."""
         images_begin = rows[0].index(self.image_token_id)
         # Padding stands on the right, where a causal model never looks from a real token; so any id will do,
         # and 0, unlike a <pad> that was added later, is sure to have a row.
@@ -125,6 +127,7 @@ class LisaProcessor:
             first_seg=int(segs[1].min()) if segs.numel() else ids.shape[1],
             vlm_pixels=vlm_pixels,
             sam_pixels=sam_pixels,
+            image_of=None if image_of is None else torch.tensor(image_of),
         )
 
     @property

@@ -51,11 +51,15 @@ class VisionSource(nn.Module):
         return self.trained(self.frozen(vlm_pixels, sam_pixels))
 
     def encode(self, inputs: ModelInputs) -> Encoding:
-        """`forward` of ``inputs``; of their features, if they have them."""
+        """`forward` of the texts' images, each once; of their features, if they have them."""
+        encoding: Encoding
         if inputs.features is not None:
-            return self.trained(inputs.features)
-        encoding: Encoding = self(inputs.vlm_pixels, inputs.sam_pixels)
-        return encoding
+            encoding = self.trained(inputs.features)
+        else:
+            encoding = self(inputs.vlm_pixels, inputs.sam_pixels)
+        if inputs.image_of is None:
+            return encoding
+        return Encoding(encoding.tokens[inputs.image_of], encoding.embedding[inputs.image_of])
 
     def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         """The encoders' part, which no training changes and no gradient enters (unless the tower trains, see

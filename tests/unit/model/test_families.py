@@ -19,7 +19,13 @@ from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.evaluation import evaluate
 from modified_lisa.model.families.assembled import AssembledConfig, save_assembled
-from modified_lisa.model.families.efficientnet import STRIDES, EfficientNetLite, LiteSizes
+from modified_lisa.model.families.efficientnet import (
+    STRIDES,
+    EfficientNetLite,
+    LiteSizes,
+    _FixedNorm,
+    _SameConv,
+)
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.fpn import FpnBridge
 from modified_lisa.model.reading import answer, read_image
@@ -167,6 +173,28 @@ def test_statistics_of_the_pretraining_stay() -> None:
     before = encoder._bn0.running_mean.clone()
     encoder(torch.randn(2, 3, 64, 64))
     assert torch.equal(encoder._bn0.running_mean, before)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 2)])
+@pytest.mark.parametrize("side", [8, 9])
+def test_a_normalised_convolution_is_one_and_then_the_other(kernel: int, stride: int, side: int) -> None:
+    torch.manual_seed(kernel)
+    conv, norm = _SameConv(4, 8, kernel, stride, bias=False), _FixedNorm(8).eval()
+    for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        values.uniform_(0.5, 2.0)
+    x = torch.randn(2, 4, side, side, requires_grad=True)
+    made = norm.after(conv, x)
+    wanted = norm(conv.with_weight(x, conv.weight, torch.zeros(8)))
+    assert made.shape[-1] == -(-side // stride)
+    gradient = torch.randn_like(made)
+    inputs = (x, conv.weight, norm.weight, norm.bias)
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-5)
+    for found, expected in zip(
+        torch.autograd.grad(made, inputs, gradient),
+        torch.autograd.grad(wanted, inputs, gradient),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_fpn_knows_where() -> None:

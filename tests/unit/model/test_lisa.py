@@ -71,6 +71,35 @@ def test_the_image_is_encoded_once(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
+def test_texts_may_share_an_image(source: str) -> None:
+    model = tiny_model(vision_source=source)
+    image_of = [0, 1, 0, 1]
+    images, texts = IMAGES[:2], ["the red <SEG>", "a <SEG> or <SEG>", "what rolls?", "the blue one"]
+    each = model.processor([images[place] for place in image_of], texts)
+    two = model.processor(images, texts[:2])
+    rows = [model.processor.encode(text) for text in texts]
+    shared = model.processor.assemble(rows, each.frames, two.vlm_pixels, two.sam_pixels, image_of)
+    seen: list[int] = []
+    model.vision.frozen = lambda *pixels: (  # type: ignore[method-assign]
+        seen.append(len(next(x for x in pixels if x is not None)))
+        or type(model.vision).frozen(model.vision, *pixels)
+    )
+    gradients = []
+    for inputs in (each, shared, shared.spread(), shared.rows(1, 4)):
+        model.zero_grad()
+        masks = model(inputs)["pred_masks"]
+        if len(masks) == 4:
+            sum(mask.square().mean() for mask in masks).backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        wanted = model(each)["pred_masks"][-len(masks) :]
+        for given, expected in zip(masks, wanted, strict=True):
+            torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+    assert seen[::2] == [4, 2, 4, 3]
+    for found in gradients[1:]:
+        torch.testing.assert_close(found, gradients[0], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("quantize", [False, True])
 def test_every_trainable_weight_gets_a_gradient_and_no_other(source: str, quantize: bool) -> None:
     model = tiny_model(vision_source=source, quantize=quantize).train()

@@ -63,17 +63,33 @@ class LiteSizes:
 class _SameConv(nn.Conv2d):
     """Padded as in TensorFlow, whose extra pixel stands on the right and below."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def with_weight(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """By another ``weight`` than its own, of the same shape, and a ``bias``."""
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         pads = []
         for length in (x.shape[-1], x.shape[-2]):
             pad = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
             pads += [pad // 2, pad - pad // 2]
-        return super().forward(F.pad(x, pads))
+        if pads == [kernel // 2] * 4:
+            return F.conv2d(x, weight, bias, stride, kernel // 2, groups=self.groups)
+        return F.conv2d(F.pad(x, pads), weight, bias, stride, groups=self.groups)
 
 
 class _FixedNorm(nn.BatchNorm2d):
-    """Batch normalisation by the statistics of the pretraining, in training too: batches here are small."""
+    """Batch normalisation by the statistics of the pretraining, in training too: batches here are small.
+
+    So it is a scale and a shift of each channel, and they go into the convolution before it: the same function and
+    gradients, without passing over the maps once more in either direction.
+    """
+
+    def after(self, conv: "_SameConv", x: torch.Tensor) -> torch.Tensor:
+        """What ``conv`` makes of ``x``, normalised."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight.float() * (self.running_var.float() + self.eps).rsqrt()
+        shift = self.bias.float() - self.running_mean.float() * scale
+        weight = conv.weight.float() * scale[:, None, None, None]
+        return conv.with_weight(x, weight.to(x.dtype), shift.to(x.dtype))
 
     def train(self, mode: bool = True) -> "_FixedNorm":
         super().train(False)
@@ -87,19 +103,19 @@ class _Block(nn.Module):
         super().__init__()
         inner = width * expansion
         if expansion > 1:
-            self._expand_conv = nn.Conv2d(width, inner, 1, bias=False)
+            self._expand_conv = _SameConv(width, inner, 1, bias=False)
             self._bn0 = _FixedNorm(inner, eps=_EPS)
         self.expands = expansion > 1
         self._depthwise_conv = _SameConv(inner, inner, kernel, stride, groups=inner, bias=False)
         self._bn1 = _FixedNorm(inner, eps=_EPS)
-        self._project_conv = nn.Conv2d(inner, out, 1, bias=False)
+        self._project_conv = _SameConv(inner, out, 1, bias=False)
         self._bn2 = _FixedNorm(out, eps=_EPS)
         self.skips = stride == 1 and width == out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
+        y = F.relu6(self._bn0.after(self._expand_conv, x)) if self.expands else x
+        y = F.relu6(self._bn1.after(self._depthwise_conv, y))
+        y = self._bn2.after(self._project_conv, y)
         return x + y if self.skips else y
 
 
@@ -117,7 +133,7 @@ class EfficientNetLite(nn.Module):
         self.taps = {n - 1 for n in range(1, len(rows)) if rows[n][3] == 2} | {len(rows) - 1}
 
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        x = F.relu6(self._bn0(self._conv_stem(pixels)))
+        x = F.relu6(self._bn0.after(self._conv_stem, pixels))
         states = []
         for number, block in enumerate(self._blocks):
             x = block(x)
