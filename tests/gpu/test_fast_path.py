@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,45 +91,64 @@ def model(request) -> ModifiedLISA:
 
 
 @pytest.fixture(scope="module")
-def flips(model) -> float:
-    """The share of pixels that may change sides: what the same 16 bits leave open, or, with fp8, no more than fp8 itself
-    changes. A last bit decides there how a number is rounded to its 3 bits, and then it is another by a tenth."""
+def sixteen(model) -> ModifiedLISA:
+    """The same weights in 16 bits."""
     if model.config.quantization != "fp8":
-        return 0.01
+        return model
     torch.manual_seed(0)
-    sixteen = ModifiedLISA("tiny", "tiny", quantization="none")
-    changed = []
-    with torch.inference_mode():
-        for seed in range(4):
-            inputs = model.processor([picture(seed=seed)] * len(QUERIES), QUERIES)
-            ours, theirs = (PlainRunner(each).masks(inputs)[0] for each in (model, sixteen))
-            changed.append(((ours > 0) != (theirs > 0)).float().mean())
-    return max(0.01, float(torch.stack(changed).max()))
+    return ModifiedLISA("tiny", "tiny", quantization="none")
 
 
-def test_graphs_give_the_masks_of_plain_calls(model, flips):
-    segmenter, plain = Segmenter(model), PlainRunner(model)
+def check_masks(model, triples) -> None:
+    """(fast, plain, in 16 bits) of each mask. With fp8, one last bit decides how a number is rounded to the 3 bits that
+    are left, and then it is another by a tenth; so neither way is nearer to the truth, and that is what is held."""
+    if model.config.quantization != "fp8":
+        assert max(float((fast != plain).mean()) for fast, plain, _ in triples) < 0.01
+        return
+    ours, theirs = (float(np.mean([(three[way] != three[2]).mean() for three in triples])) for way in (0, 1))
+    assert theirs < 0.05, "fp8 itself changes the masks too much for this to say anything"
+    assert ours < 1.5 * theirs
+
+
+def test_graphs_give_the_masks_of_plain_calls(model, sixteen):
+    segmenter, plain, exact = Segmenter(model), PlainRunner(model), PlainRunner(sixteen)
     images = [picture(40 + 30 * row, 90, seed=row) for row in range(3)]
-    assert flips < 0.1
+    masks = []
     with torch.inference_mode():
         for count in (1, 2, 3):
             inputs = model.processor(images[:count], QUERIES[:count])
+            truth = exact.masks(inputs)[0]
             for _ in range(2):
                 (fast, fast_iou), (wanted, wanted_iou) = segmenter.runner.masks(inputs), plain.masks(inputs)
-                assert error(fast, wanted) < 5 * flips
-                assert ((fast > 0) != (wanted > 0)).float().mean() < flips
-                torch.testing.assert_close(fast_iou, wanted_iou, rtol=0, atol=2 * flips)
+                assert error(fast, wanted) < (0.15 if model.config.quantization == "fp8" else 0.05)
+                masks.append([(each > 0).cpu().numpy() for each in (fast, wanted, truth)])
+                torch.testing.assert_close(fast_iou, wanted_iou, rtol=0, atol=0.02)
+    check_masks(model, masks)
 
 
-def test_sessions_of_graphs_take_turns(model, flips):
-    segmenter, plain = Segmenter(model), Segmenter(model, fast=False)
+@pytest.mark.parametrize("source", ["sam", "dual"])
+def test_graphs_of_sams_encoder_give_the_masks_of_plain_calls(source):
+    torch.manual_seed(0)
+    model = ModifiedLISA("tiny", "tiny", vision_source=source, quantization="none")
+    segmenter, plain = Segmenter(model), PlainRunner(model)
+    with torch.inference_mode():
+        for count in (1, 2):
+            inputs = model.processor([picture(seed=row) for row in range(count)], QUERIES[:count])
+            (fast, _), (wanted, _) = segmenter.runner.masks(inputs), plain.masks(inputs)
+            assert error(fast, wanted) < 0.05
+            assert ((fast > 0) != (wanted > 0)).float().mean() < 0.01
+
+
+def test_sessions_of_graphs_take_turns(model, sixteen):
+    segmenter, plain, exact = Segmenter(model), Segmenter(model, fast=False), Segmenter(sixteen, fast=False)
     pictures = [picture(seed=1), picture(seed=2)]
     sessions = [segmenter.open(image) for image in pictures]
+    masks = []
     for turn in (0, 1, 0, 1, 1, 0):
         for query in QUERIES:
-            fast = sessions[turn].segment(query).masks
-            wanted = plain.segment(pictures[turn], query).masks
-            assert (fast != wanted).mean() < flips
+            slow = (each.segment(pictures[turn], query) for each in (plain, exact))
+            masks.append([found.masks for found in (sessions[turn].segment(query), *slow)])
+    check_masks(model, masks)
 
 
 def in_float32(model: ModifiedLISA) -> ModifiedLISA:

@@ -9,7 +9,7 @@ tokens after ``[SEG]``, none of the bookkeeping of ``generate``.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch import nn
 
 from modified_lisa.benchmark.pipelines import Run, Stage, StagedPipeline
 from modified_lisa.model.cache_names import given_cache, returned_cache
+from modified_lisa.model.fused import compiled_layers
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.prefix import Keys, function_cache, run_prefix
 
-__all__ = ["ANSWER", "GivenAnswer", "OriginalPipeline", "compiled_encoders"]
+__all__ = ["ANSWER", "GivenAnswer", "OriginalPipeline", "compiled_clip"]
 
 ANSWER = 6
 """Tokens of the answer, ``[SEG]`` being the last."""
@@ -45,7 +46,7 @@ class OriginalPipeline(StagedPipeline):
         self.given = torch.tensor([list(_GIVEN)], device=model.device)
         self._undo = contextlib.ExitStack()
         if fast:
-            self._undo.enter_context(compiled_encoders(model))
+            self._undo.enter_context(compiled_clip(model))
         self._keys: Keys | None = None
         self._shape = (0, 0)
         self._step_call = self._captured(self._step)
@@ -174,7 +175,7 @@ class GivenAnswer(StagedPipeline):
         self.prepares_on = model.device if fast else None  # as LISA: Pillow, on the CPU
         self._undo = contextlib.ExitStack()
         if fast:
-            self._undo.enter_context(compiled_encoders(model))
+            self._undo.enter_context(compiled_clip(model))
 
     def close(self) -> None:
         self._undo.close()
@@ -197,29 +198,9 @@ class GivenAnswer(StagedPipeline):
         )
 
 
-@contextlib.contextmanager
-def compiled_encoders(model: ModifiedLISA) -> Iterator[None]:
-    """Meanwhile, the layers of both encoders are compiled (torch.compile), each kind of layer once."""
+def compiled_clip(model: ModifiedLISA) -> AbstractContextManager[None]:
+    """Meanwhile, CLIP's layers are compiled too (torch.compile); SAM's are wherever graphs are captured."""
     vision: Any = model.vision
-    towers = [vision.encoder.tower, vision.sam_encoder]
-    layers: list[Any] = [
-        module
-        for tower in towers
-        for module in tower.modules()
-        if type(module).__name__ in ("SamVisionLayer", "SamVisionSdpaLayer", "CLIPEncoderLayer")
-    ]
-    with contextlib.ExitStack() as undo:
-        for layer in layers:
-            layer.forward = _compiled(layer.forward)
-            undo.callback(layer.__dict__.pop, "forward", None)
-            # transformers' hooks that could record attention weights would cut what is compiled in two.
-            for part in layer.modules():
-                if part is not layer and part._forward_hooks:
-                    undo.callback(part._forward_hooks.update, part._forward_hooks.copy())
-                    part._forward_hooks.clear()
-        yield
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(function, dynamic=False)
-    return compiled
+    return compiled_layers(
+        m for m in vision.encoder.tower.modules() if type(m).__name__ == "CLIPEncoderLayer"
+    )

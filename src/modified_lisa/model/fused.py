@@ -1,15 +1,15 @@
 """Elementwise work of a model as few kernels, for the time of a ``with``: same values up to rounding.
 
 transformers writes a norm, a rotation of the positions or a gated activation as five to ten small kernels,
-each of which reads and writes the whole activation. torch.compile makes one of each. Only these functions
-are compiled, not whole layers: it takes seconds instead of minutes, serves every layer and length, and the
-products stay with the libraries and kernels that do them best.
+each of which reads and writes the whole activation. torch.compile makes one of each. Of the language model and CLIP
+only these functions are compiled, not whole layers: it takes seconds instead of minutes, serves every layer and
+length, and the products stay with the libraries and kernels that do them best. SAM's layers are compiled whole.
 """
 
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import nn
 
 from modified_lisa.model.merged import shared_forwards
 
-__all__ = ["fused"]
+__all__ = ["compiled_layers", "fused"]
 
 
 def _rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -60,6 +60,11 @@ def fused(model: nn.Module) -> Iterator[None]:
     captured, transformers does not trust itself to see that nothing is padded.
     """
     with contextlib.ExitStack() as undo:
+        # Here whole layers are worth it: between their products, windows are cut and joined, and a position's bias is
+        # written for every pair of cells; eight passes over memory that one compiled kernel or two do.
+        undo.enter_context(
+            compiled_layers(m for m in model.modules() if type(m).__name__ == "SamVisionLayer")
+        )
         # One version for each kind of layout is wanted, and an error, not silence, beyond any number of them.
         undo.enter_context(torch._dynamo.config.patch(recompile_limit=64))
         for module in model.modules():
@@ -81,6 +86,27 @@ def fused(model: nn.Module) -> Iterator[None]:
             ):
                 undo.callback(setattr, source, name, getattr(source, name))
                 setattr(source, name, value)
+        yield
+
+
+def _whole(forward: Callable[..., Any]) -> Callable[..., Any]:
+    # For these shapes only: windows are counted by a division that symbolic shapes cannot follow.
+    compiled: Callable[..., Any] = torch.compile(forward, dynamic=False)
+    return compiled
+
+
+@contextlib.contextmanager
+def compiled_layers(layers: Iterable[Any]) -> Iterator[None]:
+    """Meanwhile, these run compiled, each kind of them once."""
+    with contextlib.ExitStack() as undo:
+        for layer in layers:
+            layer.forward = _whole(layer.forward)
+            undo.callback(layer.__dict__.pop, "forward", None)
+            # transformers' hooks that could record attention weights would cut what is compiled in two.
+            for part in layer.modules():
+                if part is not layer and part._forward_hooks:
+                    undo.callback(part._forward_hooks.update, part._forward_hooks.copy())
+                    part._forward_hooks.clear()
         yield
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from factory import picture, tiny_model
-from modified_lisa.benchmark import original, pipelines
+from modified_lisa.benchmark import pipelines
 from modified_lisa.benchmark.original import ANSWER, GivenAnswer, OriginalPipeline
 from modified_lisa.benchmark.pipelines import Pipeline, RunnerPipeline, StagedPipeline
 from modified_lisa.model.fused import fused
@@ -32,8 +32,8 @@ def _played(monkeypatch):
     monkeypatch.setattr(pipelines, "Graphs", PlayedGraphs)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     # Compiling takes seconds, and is torch's.
-    monkeypatch.setattr(original, "_compiled", lambda function: function)
-    monkeypatch.setattr("modified_lisa.model.fused._compiled", lambda function: function)
+    for name in ("_compiled", "_whole"):
+        monkeypatch.setattr(f"modified_lisa.model.fused.{name}", lambda function: function)
 
 
 def masks(pipeline: Pipeline, rows: int = 1) -> torch.Tensor:

@@ -10,7 +10,8 @@ from modified_lisa.model.reading import answer, read_image
 
 def plain_fused(model, monkeypatch):
     """`fused`, without compiling."""
-    monkeypatch.setattr("modified_lisa.model.fused._compiled", lambda function: function)
+    for name in ("_compiled", "_whole"):
+        monkeypatch.setattr(f"modified_lisa.model.fused.{name}", lambda function: function)
     return fused(model)
 
 
