@@ -86,14 +86,21 @@ def text_only(
     the training set. Call it before training.
     """
 
-    def embed(text: str) -> torch.Tensor:
-        ids = model.processor.tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
-        states = model.language_model(input_ids=ids.to(model.device)).last_hidden_state[0].float()
-        return states.mean(dim=0)
+    def embed(texts: list[str]) -> list[torch.Tensor]:
+        rows = [
+            torch.tensor(model.processor.tokenizer.encode(text, add_special_tokens=False)) for text in texts
+        ]
+        # Padding stands on the right, where a causal model never looks.
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
+        states = model.language_model(input_ids=ids).last_hidden_state.float()
+        return [state[: len(row)].mean(dim=0) for state, row in zip(states, rows, strict=True)]
 
     kinds = sorted(trained)
-    every = {text for group in (trained, asked) for texts in group.values() for text in texts}
-    points = {text: embed(text) for text in tqdm(sorted(every), "text alone", mininterval=5)}
+    every = sorted({text for group in (trained, asked) for texts in group.values() for text in texts})
+    points: dict[str, torch.Tensor] = {}
+    for first in tqdm(range(0, len(every), 64), "text alone", mininterval=5):
+        batch = every[first : first + 64]
+        points.update(zip(batch, embed(batch), strict=True))
     middle = torch.stack([points[text] for texts in trained.values() for text in texts]).mean(dim=0)
     centres = torch.stack(
         [torch.stack([points[t] - middle for t in trained[kind]]).mean(dim=0) for kind in kinds]

@@ -24,7 +24,7 @@ from assemble import assemble
 from measuring import by_wording, text_only
 from photos import Photos, read_photos
 from training import fit
-from wordings import WORDINGS
+from wordings import read_wordings, shortened
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.data import ReasonSegDataset
@@ -111,16 +111,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     asked = own_wordings(train, val)
     unseen = keep_out(asked, options.hold_out, options.seed)
     pools = {kind: [text for text in texts if text not in unseen] for kind, texts in asked.items()}
-    more = {} if options.own_wordings_only else WORDINGS
+    more = {} if options.own_wordings_only else read_wordings()
     trained = {kind: [*texts, *more.get(kind, ())] for kind, texts in pools.items()}
     baseline = text_only(model, train, val, trained, asked, unseen)
     print(f"text alone: {baseline}", flush=True)
 
     def wording(sample: int, dice_roll: np.random.Generator) -> str:
         kind = train.kinds[sample]
-        own = dice_roll.random() < 0.4 or kind not in more
+        own = dice_roll.random() < 0.25 or kind not in more
         texts = pools[kind] if own else more[kind]
-        return texts[int(dice_roll.integers(len(texts)))]
+        text = texts[int(dice_roll.integers(len(texts)))]
+        return shortened(text, options.drop_words, dice_roll)
 
     prepared = time.monotonic() - began
     history = fit(
@@ -194,7 +195,10 @@ def main() -> int:
     )
     parser.add_argument("--frozen_vision", action="store_true", help="do not train the encoder")
     parser.add_argument("--hold_out", type=int, default=2, help="wordings of each kind that are kept out")
-    parser.add_argument("--own_wordings_only", action="store_true", help="without those of wordings.py")
+    parser.add_argument("--own_wordings_only", action="store_true", help="without those of wordings.txt")
+    parser.add_argument(
+        "--drop_words", type=float, default=0.2, help="share of a query's words left out in training"
+    )
     parser.add_argument("--max_train_samples", type=int)
     parser.add_argument("--max_val_samples", type=int)
     parser.add_argument("--seed", type=int, default=0)
