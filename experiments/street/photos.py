@@ -20,7 +20,7 @@ from modified_lisa.data.check import check_split
 from modified_lisa.errors import DataError
 from modified_lisa.images import read_image
 
-__all__ = ["Photos", "augmented", "names_a_side", "read_photos"]
+__all__ = ["Photos", "augmented", "kind_of", "names_a_side", "read_photos"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Photos:
     photo: torch.Tensor
     """int64 (N,): the photo of each sample."""
     kinds: list[str]
-    """What each sample shows, from the end of its file name: ``car`` of ``0001TP_006750_car.jpg``."""
+    """What each sample shows (`kind_of`)."""
     texts: list[tuple[str, ...]]
     names: list[str]
 
@@ -71,10 +71,15 @@ def read_photos(root: Path, split: str, limit: int | None = None) -> Photos:
         torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(np.stack(labels)),
         torch.tensor(photo),
-        [pair.image.stem.rsplit("_", 1)[-1] for pair in pairs],
+        [kind_of(pair.image) for pair in pairs],
         [pair.texts for pair in pairs],
         [pair.image.stem for pair in pairs],
     )
+
+
+def kind_of(image: Path) -> str:
+    """``car`` of ``0001TP_006750_car.jpg``."""
+    return image.stem.rsplit("_", 1)[-1]
 
 
 def augmented(

@@ -26,16 +26,24 @@ POINT = 0.01
 def collect(out: Path, pool: Path, rows: list[Row], seeds: range) -> list[Found]:
     """What is known of each row that has at least one finished run."""
     samples = list(Split(pool, "test").samples())
-    runs: dict[str, list[list[dict[str, Any]]]] = {}
+    runs: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for row in rows:
-        files = [path for seed in seeds if (path := result_path(out, row, seed)).is_file()]
-        runs[row.name] = [_records(samples, json.loads(path.read_text(encoding="utf-8"))) for path in files]
+        files = {seed: path for seed in seeds if (path := result_path(out, row, seed)).is_file()}
+        runs[row.name] = {
+            seed: _records(samples, json.loads(path.read_text(encoding="utf-8")))
+            for seed, path in files.items()
+        }
     found = []
     for row in rows:
         if not runs[row.name]:
             continue
         other = f"dual, {row.trained}" if row.part == "sources" else BASE
-        against = runs.get(other, []) if other != row.name else []
+        mine, theirs = runs[row.name], runs.get(other, {}) if other != row.name else {}
+        merged = merge_results(list(mine.values()))
+        # Of the seeds that both have: one row's luck with a seed is not the other's.
+        if shared := sorted(mine.keys() & theirs.keys()):
+            paired = merge_results([mine[seed] for seed in shared], [theirs[seed] for seed in shared])
+            merged |= {"difference": paired["difference"], "paired_seeds": len(shared)}
         timing = timing_path(out, row)
         found.append(
             {
@@ -43,8 +51,8 @@ def collect(out: Path, pool: Path, rows: list[Row], seeds: range) -> list[Found]
                 "part": row.part,
                 "source": row.source,
                 "trained": row.trained,
-                "against": other if against else None,
-                "merged": merge_results(runs[row.name], against),
+                "against": other if shared else None,
+                "merged": merged,
                 "cost": json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None,
             }
         )

@@ -40,7 +40,9 @@ def study(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_it_trains_measures_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+def test_it_trains_measures_and_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = study(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
@@ -74,3 +76,15 @@ def test_it_trains_measures_and_goes_on_where_it_was_stopped(tmp_path: Path) -> 
     refused = study(tmp_path, "--lr", "0.5")
     assert refused.returncode == 2
     assert "lr 0.001 and 0.5 is asked for" in refused.stderr
+
+    for folder in ("tiny_models", "study"):
+        monkeypatch.syspath_prepend(str(SCRIPT.parent / folder))
+    from findings import collect
+    from rows import all_rows
+
+    next(path for path in results if path.parts[-2:] == ("dual--specification", "seed_1.json")).unlink()
+    found = {row["name"]: row for row in collect(tmp_path, tmp_path / "pool", all_rows("tiny", "tiny"), range(2))}
+    ours, theirs = (found[f"{source}, specification"]["merged"] for source in ("vlm", "dual"))
+    assert (ours["seeds"], theirs["seeds"], ours["paired_seeds"]) == (2, 1, 1)
+    expected = ours["metrics"]["mIoU"]["values"][0] - theirs["metrics"]["mIoU"]["values"][0]
+    assert ours["difference"]["mIoU"]["mean"] == pytest.approx(expected)
