@@ -108,7 +108,7 @@ class LisaProcessor:
         sam_pixels: torch.Tensor | None,
         image_of: Sequence[int] | None = None,
     ) -> ModelInputs:
-        """Prompts as token ids, their images' place filled, the same in all, and ready pixels; ``image_of``: see there."""
+        """Prompts as token ids, their images' place filled, the same in all, and pixels; ``image_of``: as in `ModelInputs`."""
         images_begin = rows[0].index(self.image_token_id)
         # Padding stands on the right, where a causal model never looks from a real token; so any id will do,
         # and 0, unlike a <pad> that was added later, is sure to have a row.
