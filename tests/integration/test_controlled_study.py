@@ -83,7 +83,9 @@ def test_it_trains_measures_and_goes_on_where_it_was_stopped(
     from rows import all_rows
 
     next(path for path in results if path.parts[-2:] == ("dual--specification", "seed_1.json")).unlink()
-    found = {row["name"]: row for row in collect(tmp_path, tmp_path / "pool", all_rows("tiny", "tiny"), range(2))}
+    found = {
+        row["name"]: row for row in collect(tmp_path, tmp_path / "pool", all_rows("tiny", "tiny"), range(2))
+    }
     ours, theirs = (found[f"{source}, specification"]["merged"] for source in ("vlm", "dual"))
     assert (ours["seeds"], theirs["seeds"], ours["paired_seeds"]) == (2, 1, 1)
     expected = ours["metrics"]["mIoU"]["values"][0] - theirs["metrics"]["mIoU"]["values"][0]
