@@ -186,7 +186,7 @@ def iou_on_grid(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
 
 
 def _shares(kinds: list[str]) -> np.ndarray:
-    """Probability (N,) of each sample: a kind is drawn in proportion to the root of its number."""
+    """Probability (N,) of each sample to be a photo's first: a kind is drawn in proportion to the root of its number."""
     counts = Counter(kinds)
     shares = np.array([counts[kind] ** -0.5 for kind in kinds])
     return shares / shares.sum()

@@ -28,7 +28,7 @@ from wordings import FILE, read_wordings, shortened
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.data.check import check_split
-from modified_lisa.errors import DataError, ModifiedLISAError
+from modified_lisa.errors import ConfigError, DataError, ModifiedLISAError
 from modified_lisa.files import write_json
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.reading import embed_words
@@ -71,6 +71,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     test = own_wordings(options.data_dir)
     bank = read_wordings(options.wordings)
     kinds = sorted(test)
+    if missing := [kind for kind in kinds if kind not in bank]:
+        raise ConfigError(
+            f"{options.wordings} has no wording of {', '.join(missing)}, which the data asks for"
+        )
+    if options.steps < 1:
+        raise ConfigError(f"--steps is {options.steps}; give at least 1")
     tell = nn.Linear(model.seg_projection[-1].out_features, len(kinds), device=model.device)
     optimizer = make_optimizer(model, RATES)
     optimizer.add_param_group({"params": list(tell.parameters()), "lr": RATES[""], "weight_decay": 0.0})

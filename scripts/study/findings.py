@@ -43,7 +43,10 @@ def collect(out: Path, pool: Path, rows: list[Row], seeds: range) -> list[Found]
         # Of the seeds that both have: one row's luck with a seed is not the other's.
         if shared := sorted(mine.keys() & theirs.keys()):
             paired = merge_results([mine[seed] for seed in shared], [theirs[seed] for seed in shared])
-            merged |= {"difference": paired["difference"], "paired_seeds": len(shared)}
+            merged |= {key: paired[key] for key in ("against", "difference")} | {"paired_seeds": len(shared)}
+            for grouping, groups in paired["groups"].items():
+                for group, values in groups.items():
+                    merged["groups"][grouping][group]["difference"] = values["difference"]
         timing = timing_path(out, row)
         found.append(
             {
@@ -86,7 +89,12 @@ def table(found: list[Found], part: str) -> str:
             for group in ("familiar", "held out")
         ]
         compared = row["part"] == part and "difference" in merged
-        cells.append(_with_interval(merged["difference"]["mIoU"], "+.3f") if compared else "")
+        apart = (
+            f" ({merged['paired_seeds']} shared)"
+            if compared and merged["paired_seeds"] < merged["seeds"]
+            else ""
+        )
+        cells.append(_with_interval(merged["difference"]["mIoU"], "+.3f") + apart if compared else "")
         if cost is None:
             cells += ["", "", ""]
         else:
@@ -147,6 +155,7 @@ def write_findings(out: Path, found: list[Found], about: dict[str, Any]) -> str:
         f"with {about['queries']} queries each, learning rate {about['lr']:g}, on {about['device']}.",
         f"- Brackets: {interval.get('level', 0):.0%} interval ({interval.get('method', '')}). Masks are compared on the "
         "256 x 256 grid of the square, within the image.",
+        "- Differences are of the seeds that both rows have, on the same images.",
         "- Step time and memory: of one model at a time, alone on the device.",
     ]
     text = "\n".join([*parts, *(f"- {sentence}" for sentence in sentences(found)), *notes]) + "\n"

@@ -65,7 +65,7 @@ def fused(model: nn.Module) -> Iterator[None]:
         undo.enter_context(
             compiled_layers(m for m in model.modules() if type(m).__name__ == "SamVisionLayer")
         )
-        # One version for each kind of layout is wanted, and an error, not silence, beyond any number of them.
+        # One version for each kind of layout is wanted; the functions below fail beyond that, instead of going on slowly.
         undo.enter_context(torch._dynamo.config.patch(recompile_limit=64))
         for module in model.modules():
             if type(module).__name__ in ("SamVisionAttention", "SamVisionSdpaAttention"):

@@ -42,7 +42,7 @@ class ModelInputs:
     Where they are given, no encoder runs and no pixels are needed."""
     image_of: torch.Tensor | None = field(default=None, kw_only=True)
     """int64 (B,): the image of each text, where several ask about one; pixels and features are then those of M images,
-    (M, ...), and each is encoded once. None: the texts' images in their order, M = B."""
+    (M, ...), and each is encoded once (graphs `spread` them first). None: the texts' images in their order, M = B."""
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -223,8 +223,14 @@ class SamVision(VisionSource):
     @torch.no_grad()
     def frozen(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Features:
         assert sam_pixels is not None
-        out = self.encoder(sam_pixels.to(self.dtype), output_hidden_states=True)
-        return out.hidden_states[-1], out.last_hidden_state
+        deepest: list[torch.Tensor] = []
+        # Not by output_hidden_states: that keeps all of them, through hooks that cut compiled layers in two.
+        hook = self.encoder.neck.register_forward_pre_hook(lambda _, given: deepest.append(given[0]))
+        try:
+            embedding = self.encoder(sam_pixels.to(self.dtype)).last_hidden_state
+        finally:
+            hook.remove()
+        return deepest[-1], embedding
 
     def trained(self, features: Features) -> Encoding:
         hidden, embedding = (x.float() for x in features)

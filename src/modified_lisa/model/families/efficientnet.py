@@ -61,7 +61,7 @@ class LiteSizes:
 
 
 class _SameConv(nn.Conv2d):
-    """Padded as in TensorFlow, whose extra pixel stands on the right and below."""
+    """Padded as in TensorFlow, whose extra pixel stands on the right and below; used by `with_weight`, not called."""
 
     def with_weight(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """By another ``weight`` than its own, of the same shape, and a ``bias``."""
