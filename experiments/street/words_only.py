@@ -64,10 +64,6 @@ def own_wordings(root: Path) -> dict[str, list[str]]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train and measure; what is written."""
     torch.manual_seed(options.seed)
-    vlm, sam = assemble(options.models, options.wheels, 640, 128)
-    model = ModifiedLISA.from_config(
-        ModelConfig(vlm_name=str(vlm), sam_name=str(sam), quantize=False, bridge="fpn", lora_r=16)
-    )
     test = own_wordings(options.data_dir)
     bank = read_wordings(options.wordings)
     kinds = sorted(test)
@@ -77,6 +73,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.steps < 1:
         raise ConfigError(f"--steps is {options.steps}; give at least 1")
+    vlm, sam = assemble(options.models, options.wheels, 640, 128)
+    model = ModifiedLISA.from_config(
+        ModelConfig(vlm_name=str(vlm), sam_name=str(sam), quantize=False, bridge="fpn", lora_r=16)
+    )
     tell = nn.Linear(model.seg_projection[-1].out_features, len(kinds), device=model.device)
     optimizer = make_optimizer(model, RATES)
     optimizer.add_param_group({"params": list(tell.parameters()), "lr": RATES[""], "weight_decay": 0.0})
