@@ -11,6 +11,7 @@ SPECIFICATION = "specification"
 BASE = f"vlm, {SPECIFICATION}"
 """What the rows of the bridges differ from in one thing."""
 LORA_RANK = 8
+TOWER = "+ vision tower"
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,32 @@ def trainable_sets() -> dict[str, dict[str, Any]]:
     """Each one trains what the one before it does, and one thing more."""
     decoder = {"train_mask_decoder": True}
     lora = {**decoder, "lora_r": LORA_RANK}
+    projector = {**lora, "train_projector": True}
     return {
         SPECIFICATION: {},
         "+ mask decoder": decoder,
         "+ LoRA": lora,
-        "+ VLM projector": {**lora, "train_projector": True},
+        "+ VLM projector": projector,
+        TOWER: {**projector, "train_vision": True},
     }
+
+
+def designs(vlm_name: str, sam_name: str) -> dict[str, dict[str, Any]]:
+    """{name: options}: what `vlm` may spend the encoder on that it saves, for the comparison with `dual`."""
+    finer = finer_side(vlm_name, sam_name)
+    return (
+        {}
+        if finer is None
+        else {f"pyramid network of {finer} pixels": {"bridge": "fpn", "image_side": finer}}
+    )
+
+
+def finer_side(vlm_name: str, sam_name: str) -> int | None:
+    """Pixels: as many whole patches of the VLM's encoder as fit into the square of SAM's; None: no more than it has."""
+    sizes = read_config(vlm_name, "--vlm_name", "vlm")[1].vision_config
+    square = read_config(sam_name, "--sam_name", "sam")[1].vision_config.image_size
+    finer = int(square // sizes.patch_size * sizes.patch_size)
+    return finer if finer > sizes.image_size else None
 
 
 def bridges(vlm_name: str, sam_name: str) -> dict[str, dict[str, Any]]:
@@ -61,9 +82,7 @@ def bridges(vlm_name: str, sam_name: str) -> dict[str, dict[str, Any]]:
     _, sizes = read_config(vlm_name, "--vlm_name", "vlm")
     depth = sizes.vision_config.num_hidden_layers
     read = sizes.vision_feature_layer
-    patch = sizes.vision_config.patch_size
-    # As much as the square of SAM's encoder holds, from which it is made.
-    finer = read_config(sam_name, "--sam_name", "sam")[1].vision_config.image_size // patch * patch
+    finer = finer_side(vlm_name, sam_name)
     last = read % (depth + 1) if isinstance(read, int) else max(layer % (depth + 1) for layer in read)
     return {
         "last layer only": {"options": {"bridge_layers": (last,)}},
@@ -73,25 +92,27 @@ def bridges(vlm_name: str, sam_name: str) -> dict[str, dict[str, Any]]:
         },
         "feature pyramid network": {"options": {"bridge": "fpn"}},
         "light stem for edges": {"options": {"bridge": "stem"}},
-        **(
-            {f"input of {finer} pixels": {"options": {"image_side": finer}}}
-            if finer > sizes.vision_config.image_size
-            else {}
-        ),
+        **({f"input of {finer} pixels": {"options": {"image_side": finer}}} if finer else {}),
         "pyramid, distilled first": {"distilled": True},
     }
 
 
 def all_rows(vlm_name: str, sam_name: str) -> list[Row]:
-    """In the order in which they are run: the sources with the specification's set first."""
-    rows = [
+    """In the order in which they are run."""
+    sets = trainable_sets()
+    sources = [
         Row(f"{source}, {name}", "sources", source, name, options)
-        for name, options in trainable_sets().items()
+        for name, options in sets.items()
         for source in VISION_SOURCES
+        if (source, name) != ("sam", TOWER)  # it has none
+    ]
+    spent = [
+        Row(f"vlm, {design}, {name}", "sources", "vlm", name, {**sets[name], **options})
+        for design, options in designs(vlm_name, sam_name).items()
+        for name in ("+ LoRA", TOWER)
     ]
     made = [
         Row(f"vlm, {name}", "bridges", "vlm", SPECIFICATION, **what)
         for name, what in bridges(vlm_name, sam_name).items()
     ]
-    first = len(VISION_SOURCES)
-    return [*rows[:first], *made, *rows[first:]]
+    return [*sources, *spent, *made]

@@ -7,6 +7,7 @@ weight (`ModifiedLISA.seg_states`). Both run the prefix once, keep its keys and 
 Shapes: B rows, P tokens of the prefix, R of the rest, H key-value heads of width D.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -139,15 +140,23 @@ def block_mask(groups: torch.Tensor, prefix: int) -> torch.Tensor:
 
 def function_cache(update: Callable[..., tuple[torch.Tensor, torch.Tensor]], length: int) -> Any:
     """A transformers cache of ``length`` tokens: new keys and values go through ``update``."""
+    return _function_cache_class()(update, length)
+
+
+@functools.cache
+def _function_cache_class() -> Any:
+    """Made once: a class is garbage in a circle, and one for each call would keep its keys until that is collected."""
     from transformers import DynamicCache
 
     class FunctionCache(DynamicCache):
-        def update(
-            self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            return update(keys, values, layer)
+        def __init__(self, function: Callable[..., Any], length: int) -> None:
+            super().__init__()
+            self.function, self.length = function, length
+
+        def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> Any:
+            return self.function(keys, values, layer)
 
         def get_seq_length(self, *_: Any, **__: Any) -> int:
-            return length
+            return self.length
 
-    return FunctionCache()
+    return FunctionCache

@@ -5,6 +5,8 @@ stays whole in every process: it is small, its gradients are summed by `training
 clipping and checkpoints see plain tensors. So do the parts that are used outside of a forward call, such as the
 embedding of words.
 
+A model that is too large for one GPU is loaded into the host's memory and dealt out from there.
+
 All processes must then run the same blocks at the same time: whoever calls the model must call it in all of them.
 """
 
@@ -16,7 +18,7 @@ import torch
 from modified_lisa.errors import ConfigError
 from modified_lisa.model.quantization import binary_size
 
-__all__ = ["BLOCKS", "is_sharded", "shard_frozen"]
+__all__ = ["BLOCKS", "check_can_shard", "is_sharded", "shard_frozen"]
 
 BLOCKS = ("LlamaDecoderLayer", "CLIPEncoderLayer", "SamVisionLayer")
 """Classes of blocks in the language model, the VLM's encoder and SAM's, unless the launcher names others."""
@@ -29,12 +31,30 @@ def is_sharded(model: Any) -> bool:
     return isinstance(getattr(model, "language_model", None), FSDPModule)
 
 
+def check_can_shard(quantization: str) -> None:
+    """ConfigError where the weights are in fewer than 16 bits; ask before they are loaded."""
+    if quantization != "none":
+        raise ConfigError(
+            f"FSDP deals out weights in 16 or 32 bit, and this model's are in {quantization}: add "
+            "--no_quantization, or train with plain data parallelism (configs/accelerate/two-gpus.yaml), in which every "
+            "process holds the whole quantised model"
+        )
+
+
 def shard_frozen(
-    model: Any, processes: int, names: Sequence[str] | None = None, *, encoders: bool = True
+    model: Any,
+    device: torch.device,
+    processes: int,
+    names: Sequence[str] | None = None,
+    *,
+    encoders: bool = True,
 ) -> str:
     """Deal out the frozen weights of the blocks of ``model``, a `ModifiedLISA`, in place; says in words what was done.
 
+    A block goes to ``device`` and is cut there before the next one comes; what stays whole follows.
+
     Args:
+        device: this process's. The model may be on the CPU, so that no device ever holds the whole.
         processes: those of the default group.
         names: classes of blocks; None: `BLOCKS`.
         encoders: False: those of the language model alone, where processes encode different numbers of images.
@@ -45,12 +65,7 @@ def shard_frozen(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    if model.config.quantization != "none":
-        raise ConfigError(
-            f"FSDP deals out weights in 16 or 32 bit, and this model's are in {model.config.quantization}: add "
-            "--no_quantization, or train with plain data parallelism (configs/accelerate/two-gpus.yaml), in which every "
-            "process holds the whole quantised model"
-        )
+    check_can_shard(str(model.config.quantization))
     known = tuple(names or BLOCKS)
     language_model = model.language_model
     inner = [module for module in language_model.modules() if type(module).__name__ in known]
@@ -60,7 +75,7 @@ def shard_frozen(
             "in fsdp_transformer_layer_cls_to_wrap"
         )
     outer = [m for m in model.vision.modules() if type(m).__name__ in known] if encoders else []
-    mesh = init_device_mesh(model.device.type, (processes,))
+    mesh = init_device_mesh(device.type, (processes,))
     trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
     sharded, blocks = 0, 0
     for block in [*outer, *inner]:
@@ -68,8 +83,14 @@ def shard_frozen(
             sharded += sum(p.nbytes for p in block.parameters() if p not in trained)
             blocks += 1
             fully_shard(block, mesh=mesh, ignored_params=trained)
-    # Holds nothing itself; with it, the blocks share streams, and the next one is fetched while one computes.
-    fully_shard(language_model, mesh=mesh, ignored_params=set(language_model.parameters()))
+    # They hold nothing themselves; with them, the blocks below share streams, the next one is fetched while one computes,
+    # and what has computed is dealt out again.
+    for root in (
+        language_model,
+        *(part for part in model.vision.children() if any(m in outer for m in part.modules())),
+    ):
+        fully_shard(root, mesh=mesh, ignored_params=set(root.parameters()))
+    model.to(device)
     whole = sum(p.nbytes for p in model.parameters() if not isinstance(p, _sharded_kind()))
     return (
         f"FSDP: the frozen weights of {blocks} blocks, {binary_size(sharded)}, are dealt out over {processes} processes; "

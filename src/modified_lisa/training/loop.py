@@ -113,9 +113,11 @@ class Trainer:
         start = time.perf_counter()
         resume.seed_everything(self.config.seed, epoch, self.rank)
         record: dict[str, Any] = {"epoch": epoch, "train": self._train(epoch)}
+        trained = time.perf_counter() - start
         record["val"] = self._validate()
         self._say_cached()
         record["lr"] = self._rate(epoch * self.epoch_steps - 1)
+        record["train_seconds"] = round(trained, 3)
         record["seconds"] = round(time.perf_counter() - start, 3)
         best = self.report.history["best"]
         improved = best is None or record["val"]["val_mIoU"] > best["val_mIoU"]

@@ -16,7 +16,7 @@ from modified_lisa.files import check_folder
 from modified_lisa.model.checkpoint import load_checkpoint, read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.model.sharding import shard_frozen
+from modified_lisa.model.sharding import check_can_shard, shard_frozen
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.training.captured import capture_frozen_parts
 from modified_lisa.training.loop import Trainer
@@ -42,6 +42,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         check_folder("--cache_dir", config.cache_dir)
     accelerator = make_accelerator(config)
     try:
+        if sharded := wants_sharding(accelerator):
+            check_can_shard(str(config.model.quantization))
         # Data before the model: what is wrong with it is known in seconds; a model may take minutes to load.
         sets = _open(config, accelerator.print)
         explained = config.loss.ce > 0 and config.dataset == "reasonseg"
@@ -52,7 +54,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         given = {} if config.init_from is None else _given_weights(config.init_from)
         if config.resume is not None and (path := find_checkpoint(config.resume, config.checkpoint_dir)):
             load_checkpoint(path)
-        model = ModifiedLISA.from_config(config.model, device=accelerator.device)
+        # A model that is dealt out need not fit on one GPU.
+        model = ModifiedLISA.from_config(config.model, device="cpu" if sharded else accelerator.device)
         own = model.trainable_state_dict()
         if lost := sorted(set(given) & set(model.state_dict()) - set(own)):
             raise ConfigError(
@@ -66,9 +69,15 @@ def train(config: TrainingConfig) -> dict[str, Any]:
                 "--gradient_checkpointing is not needed here: nothing before <SEG> trains, so the language model "
                 "keeps the activations of a few tokens only, and there is nothing worth recomputing"
             )
-        if wants_sharding(accelerator):
+        if sharded:
             names = [name for name in os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "").split(",") if name]
-            said = shard_frozen(model, accelerator.num_processes, names, encoders=config.cache_dir is None)
+            said = shard_frozen(
+                model,
+                accelerator.device,
+                accelerator.num_processes,
+                names,
+                encoders=config.cache_dir is None,
+            )
             accelerator.print(f"{said}. No CUDA graphs with it")
         else:
             accelerator.print(capture_frozen_parts(model))

@@ -82,7 +82,7 @@ def run(folder: Path, source: str = "vlm", cache_dir: Path | None = None, **opti
     trainer = Trainer(config, Accelerator(cpu=True), model, Pictures(3), Pictures(1, "val"), cache=cache)
     history = trainer.run()
     for record in history["epochs"]:
-        del record["seconds"]
+        del record["seconds"], record["train_seconds"]
     return history["epochs"], model.trainable_state_dict(), calls
 
 

@@ -17,7 +17,7 @@ from modified_lisa.model.checkpoint import load_checkpoint
 from modified_lisa.training.loop import Trainer
 from modified_lisa.training.report import make_accelerator
 
-TIMINGS = {"seconds", "avg_inference_time_s", "peak_memory_gb"}
+TIMINGS = {"seconds", "train_seconds", "avg_inference_time_s", "peak_memory_gb"}
 
 
 def _config(folder: Path, **options: Any) -> TrainingConfig:

@@ -1,0 +1,39 @@
+"""scripts/measure_two_gpus.py with the smallest models: two processes on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(repository: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    words = "--vlm_name tiny --sam_name tiny --samples 4 --batch_size 1 --epochs 2 --num_workers 0"
+    return subprocess.run(
+        [sys.executable, "scripts/measure_two_gpus.py", *words.split(), "--out", str(out), *more],
+        cwd=repository,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_one_and_two_learn_the_same_and_a_failure_is_told(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "measured.json"
+    done = run(repository, out, "--runs", "bf16, one", "bf16, two, FSDP2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = json.loads(out.read_text(encoding="utf-8"))["runs"]
+    alone, dealt = runs["bf16, one"], runs["bf16, two, FSDP2"]
+    assert (alone["processes"], dealt["processes"]) == (1, 2)
+    assert alone["samples_in_a_step"] == dealt["samples_in_a_step"] == 2
+    assert len(dealt["epoch_seconds"]) == 2
+    assert dealt["times_one"] > 0
+    assert dealt["train_loss_off"] < 1e-3
+    assert "dealt out over 2 processes" in dealt["said"][0]
+    assert "| bf16, two, FSDP2 |" in done.stdout
+
+    done = run(repository, out, "--runs", "bf16, one", "--limit", "0.1")
+    assert done.returncode == 1
+    assert "not done after 0.1 s" in json.loads(out.read_text(encoding="utf-8"))["runs"]["bf16, one"]["error"]
+    assert run(repository, out, "--epochs", "1").returncode == 2
