@@ -178,7 +178,9 @@ def main(argv: list[str] | None = None) -> int:
     report: dict[str, Any] = {
         "device": describe_device(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "versions": versions("torch", "transformers", "accelerate", "bitsandbytes"),
-        "options": {name: str(value) for name, value in vars(options).items()},
+        "options": {
+            name: value for name, value in vars(options).items() if name not in ("out", "work", "runs")
+        },
         "runs": {},
     }
     with tempfile.TemporaryDirectory(dir=options.work) as temporary:
