@@ -166,20 +166,23 @@ def _score(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
 
 def timed(settings: Settings, row: Row, alone: Any) -> dict[str, Any]:
     """Step time (median, seconds), peak memory and parameters of a row, while it holds ``alone``, a lock."""
-    run = Run(settings, row, seed=0)
+    with alone:  # also while it builds, which would disturb another that is being timed
+        return _timed(Run(settings, row, seed=0), settings.timed_steps)
+
+
+def _timed(run: Run, steps: int) -> dict[str, Any]:
     cuda = run.device.type == "cuda"
     warm = 4 if cuda else 1
     times = []
-    with alone:
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    for number in range(warm + steps):
+        began = time.perf_counter()
+        run.step(0.5)
         if cuda:
-            torch.cuda.reset_peak_memory_stats()
-        for number in range(warm + settings.timed_steps):
-            began = time.perf_counter()
-            run.step(0.5)
-            if cuda:
-                torch.cuda.synchronize()
-            if number >= warm:
-                times.append(time.perf_counter() - began)
+            torch.cuda.synchronize()
+        if number >= warm:
+            times.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
     parameters = run.model.describe_parameters()
     run.ahead.close()
