@@ -37,6 +37,7 @@ _ONE = {"num_beams": "search by beams", "num_return_sequences": "several answers
 _REFUSED = {
     "num_beam_groups": "search by beams",
     "penalty_alpha": "contrastive search",
+    "guidance_scale": "a second pass without the question",
     "assistant_model": "assisted generation",
     "prompt_lookup_num_tokens": "assisted generation",
     "custom_generate": "another loop",
