@@ -18,7 +18,7 @@ from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.model.answers.prompting import split_answer
 from modified_lisa.model.image_spec import ImageSpec
-from modified_lisa.model.inputs import ModelInputs
+from modified_lisa.model.inputs import ModelInputs, check_length
 from modified_lisa.model.original_lisa.vocabulary import IM_END, IM_START, IMAGE, SEG
 from modified_lisa.model.processor import LisaProcessor
 from modified_lisa.prompts import SEG_TOKEN, Query, with_seg
@@ -60,7 +60,7 @@ def prompt_parts(query: str, *, start_end: bool = True) -> tuple[str, str]:
 
     Each ``<SEG>`` of the query, or one if it has none, is a ``[SEG]`` of the answer: ``[SEG] and [SEG].``
     """
-    with_seg(query)  # its words about what is no query
+    with_seg(_MARKS.sub(f" {SEG_TOKEN}", query) if isinstance(query, str) else query)  # what is no query
     masks = max(1, len(_MARKS.findall(query)))
     before, behind = question_parts(asked(query), start_end=start_end)
     return before, f"{behind} {' and '.join([SEG] * masks)}.</s>"
@@ -163,6 +163,7 @@ class ProtocolProcessor(LisaProcessor):
         place = len(ids)
         # The original splits the prompt at the image and drops the second <s>.
         ids += [self.image_token_id] * self.image_tokens + self.tokenizer.encode(behind)[1:]
+        check_length(len(ids), self.most_tokens)
         if self.seg_token_id not in ids[place:]:
             raise ModelLoadError(
                 f"{self.name}: its tokenizer does not make {SEG} the token {self.seg_token_id}"

@@ -110,7 +110,7 @@ def test_the_source_itself_gives_the_same(imported: Path, segmenter: Segmenter) 
     np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
-@pytest.mark.parametrize("query", ["<image> the cup", "the <im_end>", "  ", "<SEG>"])
+@pytest.mark.parametrize("query", ["<image> the cup", "the <im_end>", "  ", "<SEG>", "[SEG]", "cup " * 2500])
 def test_queries_that_cannot_be(segmenter: Segmenter, query: str) -> None:
     with pytest.raises(ConfigError, match="query"):
         segmenter.segment(picture(), query)
