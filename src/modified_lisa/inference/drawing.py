@@ -47,10 +47,10 @@ def draw_masks(
     """
     if not colours:
         raise ConfigError("colours is empty; give at least one (red, green, blue)")
-    for colour in colours:
-        if np.shape(colour) != (3,) or not all(isinstance(c, Integral) and 0 <= c <= 255 for c in colour):
+    for given in colours:
+        if np.shape(given) != (3,) or not all(isinstance(c, Integral) and 0 <= c <= 255 for c in given):
             raise ConfigError(
-                f"a colour is {colour!r:.80}; give (red, green, blue), whole numbers from 0 to 255"
+                f"a colour is {given!r:.80}; give (red, green, blue), whole numbers from 0 to 255"
             )
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha!r}; it must be from 0 (no tint) to 1 (all tint)")
