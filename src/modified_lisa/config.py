@@ -192,7 +192,12 @@ class ModelConfig:
             )
         values = dict(values)
         if values.get("bridge_layers") is not None:
-            values["bridge_layers"] = tuple(int(layer) for layer in values["bridge_layers"])
+            try:
+                values["bridge_layers"] = tuple(int(layer) for layer in values["bridge_layers"])
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"bridge_layers is {values['bridge_layers']!r}; it must be a list of whole numbers, or None"
+                ) from error
         return cls(**values)
 
 

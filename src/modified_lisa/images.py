@@ -93,10 +93,12 @@ def _existing_file(source: Any) -> Path:
             f"got a {type(source).__name__} as an image; a path, a PIL image or a numpy array is expected"
         )
     path = Path(os.fsdecode(source))
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder; give the path of one image")
     try:
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder; give the path of one image")
         size = path.stat().st_size
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"there is no image {path}; check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the path

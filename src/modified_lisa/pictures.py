@@ -48,7 +48,8 @@ def overlay_sheet(
         answer = segmenter.segment(sample.image, sample.text)
         score = SegmentationMetrics().update(answer.mask, sample.target)[0]
         drawn = three_views(sample, answer.mask)
-        says = f"IoU {score.iou:.2f} (the model expects {answer.scores.mean():.2f})"
+        expects = f"the model expects {answer.scores.mean():.2f}" if len(answer) else "no mask"
+        says = f"IoU {score.iou:.2f} ({expects})"
         rows.append(_row(sample, drawn, says, truth))
     width = 3 * CELL + 4 * GAP
     parts = [*([text_block(title, width, size=TEXT, grey=True)] if title else []), *rows]

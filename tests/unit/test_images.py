@@ -221,6 +221,7 @@ def test_bad_files_are_named(tmp_path, read):
         ("text.jpg", "not an image"),
         ("folder.jpg", "folder"),
         ("nul\0l.jpg", "cannot be read"),
+        (f"{'long' * 70}.jpg", "cannot be read"),
     ):
         with pytest.raises(ImageError, match=message) as caught:
             read(tmp_path / name)

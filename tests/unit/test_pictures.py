@@ -9,6 +9,7 @@ from PIL import Image
 
 from fake_lisa import FakeLISA
 from modified_lisa.data.sample import Sample
+from modified_lisa.inference.segmentation import Segmentation
 from modified_lisa.inference.segmenter import Segmenter
 from modified_lisa.pictures import CELL, GAP, curves, fixed_choice, overlay_sheet
 
@@ -46,6 +47,18 @@ def test_long_text_is_wrapped_and_a_title_adds_a_line(tmp_path: Path) -> None:
     assert _sheet(tmp_path, short, title="val").shape[0] > _sheet(tmp_path, short).shape[0]
     right_margin = _sheet(tmp_path, long)[:100, -GAP // 2 :]
     assert right_margin.min() == 255
+
+
+def test_an_answer_without_a_mask_has_no_expectation(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Silent:
+        def segment(self, image: np.ndarray, text: str) -> Segmentation:
+            size = image.shape[:2]
+            return Segmentation(np.zeros((0, *size), np.bool_), np.zeros(0, np.float32), text, size, image)
+
+    overlay_sheet(tmp_path / "sheet.png", Silent(), [_sample(40, 40)])  # type: ignore[arg-type]
+    assert not [str(warning.message) for warning in recwarn]  # the mean of nothing, NaN, was written
 
 
 def test_fixed_choice_spreads() -> None:

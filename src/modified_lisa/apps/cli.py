@@ -4,6 +4,8 @@ Nothing heavy is imported here, so that ``--help`` answers at once; `commands` d
 """
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,23 +31,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     the output has stopped reading. Any other exception is a bug in this package and shows its traceback.
     """
     arguments = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # letters of a file's name that the output cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()
     except ModifiedLISAError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         print("modified-lisa: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes stdout once more as it ends; give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
+        if error.filename is None:  # files say which they are (`files.write_atomically`)
+            _drop_output()
+            return _refuse("the output cannot be written: no space left on the device")
         return _refuse(f"{error.filename}: {error.strerror}")  # a path given that cannot be read or written
     return 0
+
+
+def _drop_output() -> None:
+    """Python flushes stdout once more as it ends; give it somewhere to write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(message: str) -> int:

@@ -51,7 +51,8 @@ def segment(arguments: argparse.Namespace) -> None:
         for index, mask in enumerate(result.to_dict()["masks"], start=1):
             print(f"mask {index}: score {mask['score']:.2f}, covers {mask['share']:.1%} of the image")
     if to_stdout:
-        print(json.dumps(result.to_dict(), ensure_ascii=False))
+        as_it_is = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        print(json.dumps(result.to_dict(), ensure_ascii=not as_it_is))
 
 
 def chat(arguments: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """Masks drawn on an image, in colours that stay apart for colour-blind people and on any background."""
 
+from numbers import Integral
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,11 @@ def draw_masks(
     """
     if not colours:
         raise ConfigError("colours is empty; give at least one (red, green, blue)")
+    for given in colours:
+        if np.shape(given) != (3,) or not all(isinstance(c, Integral) and 0 <= c <= 255 for c in given):
+            raise ConfigError(
+                f"a colour is {given!r:.80}; give (red, green, blue), whole numbers from 0 to 255"
+            )
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha!r}; it must be from 0 (no tint) to 1 (all tint)")
     drawn = image.copy()

@@ -122,7 +122,7 @@ class Segmentation:
             outline: draw a line around each mask, with a light edge outside so that it shows on any image.
 
         Raises:
-            ConfigError: no image, or one of another size; no colours; alpha outside 0..1.
+            ConfigError: no image, or one of another size; no colours, or what is none; alpha outside 0..1.
         """
         picture = self.image if image is None else read_image(image)
         if picture is None:

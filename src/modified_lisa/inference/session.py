@@ -53,6 +53,8 @@ class Session(StateHolder):
         self._check_open()
         if isinstance(queries, str):
             raise ConfigError("got one string as the queries; give a list, or call segment")
+        if not isinstance(queries, list | tuple):
+            raise ConfigError(f"got a {type(queries).__name__} as the queries; give a list")
         if not queries:
             return []
         inputs = self._segmenter.model.processor.queries(queries)

@@ -17,6 +17,7 @@ import torch
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import CheckpointError, ConfigError
 from modified_lisa.files import write_atomically, write_json
+from modified_lisa.model.sources import unsafe_or_torn
 
 __all__ = [
     "FORMAT",
@@ -71,9 +72,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is torn or no checkpoint makes the reader raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of plain tensors: {reason[:200]}"
+            f"{path} cannot be read as a checkpoint of plain tensors: {unsafe_or_torn(error)}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a Modified LISA checkpoint (no format {FORMAT!r} in it)")

@@ -57,6 +57,15 @@ def find_device(device: torch.device | str | None = None) -> torch.device:
         raise ConfigError(f"the device is {device!r}; it must be like cpu, cuda or cuda:0") from error
     if found.type == "cuda" and (found.index or 0) >= gpus:
         raise ConfigError(f"the device is {str(found)!r}, and PyTorch sees {gpus} CUDA GPU(s) here; use cpu")
+    if found.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros((), device=found).cpu()
+        except (
+            Exception
+        ) as error:  # a device that this build of PyTorch cannot use, or that holds nothing (meta)
+            raise ConfigError(
+                f"the device is {str(found)!r}, which cannot be used here ({first_line(error)}); use cpu"
+            ) from error
     return found
 
 

@@ -1,12 +1,13 @@
 """Names -> files: where a VLM or a SAM is read from, and what to say when it is not there."""
 
 import importlib.resources
+import re
 from pathlib import Path
 from typing import Any
 
 from modified_lisa.errors import ModelLoadError
 
-__all__ = ["class_tokens", "first_line", "not_found", "read_config", "resolve_name"]
+__all__ = ["class_tokens", "first_line", "not_found", "read_config", "resolve_name", "unsafe_or_torn"]
 
 
 def resolve_name(name: str, part: str) -> str:
@@ -62,7 +63,18 @@ def not_found(name: str, flag: str, error: Exception, what: str = "config.json")
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says, in a line; with the next one where the first only announces it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+
+
+def unsafe_or_torn(error: Exception) -> str:
+    """What `torch.load` says, without its advice to load the file unsafely."""
+    if asked := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it asks for {asked[1][:100]}; a file that names anything but tensors and plain values could run code"
+    if "weights_only" in str(error):
+        return "it is damaged, or holds more than tensors and plain values"
+    return first_line(error)[:200]
 
 
 def class_tokens(vision_config: Any) -> int:

@@ -1,5 +1,6 @@
 """The command line as its users meet it: what goes to which stream, and the exit status."""
 
+import io
 import json
 import os
 import subprocess
@@ -290,3 +291,47 @@ def test_a_reader_that_stops_reading_is_no_error():
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [
+        ("ascii", "café.png", r"caf\xe9.png"),
+        ("utf-8", "café.png", "café.png"),
+        ("utf-8", "caf\udce9.png", r"caf\udce9.png"),
+    ],
+    ids=["ascii", "utf-8", "no UTF-8 in the name"],
+)
+def test_a_name_that_the_output_cannot_show(encoding, name, shown, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(commands, "segment", lambda _: print(f"wrote {name}"))
+    assert cli.main(["segment", "a.png", "it"]) == 0
+    assert out.buffer.getvalue().decode(encoding).strip() == f"wrote {shown}"
+
+
+def test_json_for_an_output_without_unicode(photo, trained, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", out)
+    command = ["segment", photo, "日本 é", "--json", "--checkpoint", trained, "--device", "cpu"]
+    assert cli.main(command) == 0
+    assert json.loads(out.buffer.getvalue().decode("latin-1"))["text"] == "日本 é"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(("into", "status", "said"), [("/dev/full", 2, b"no space left"), (None, 0, b"")])
+def test_an_output_that_is_full_or_closed(into, status, said):
+    code = (
+        "import sys; from modified_lisa.apps import cli, commands\n"
+        "commands.segment = lambda _: print('x')\n"
+        "sys.exit(cli.main(['segment', 'a.png', 'it']))\n"
+    )
+    redirect = f"> {into}" if into else ">&-"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {redirect}', sys.executable, code],
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert done.returncode == status
+    assert said in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -175,7 +175,17 @@ def test_overlay_takes_any_image_of_the_same_size():
 
 
 @pytest.mark.parametrize(
-    "options", [{"alpha": 1.5}, {"alpha": -0.1}, {"alpha": float("nan")}, {"colours": ()}]
+    "options",
+    [
+        {"alpha": 1.5},
+        {"alpha": -0.1},
+        {"alpha": float("nan")},
+        {"colours": ()},
+        {"colours": ((300, 0, 0),)},
+        {"colours": ((0.5, 0, 0),)},
+        {"colours": ((1, 2, 3, 4),)},
+        {"colours": ("red",)},
+    ],
 )
 def test_overlay_refuses(options):
     with pytest.raises(ConfigError):

@@ -49,6 +49,12 @@ def test_two_sessions_do_not_mix():
     assert (answers[0] != answers[1]).any()
 
 
+@pytest.mark.parametrize("queries", ["the cup", None, iter(["the cup"])], ids=["str", "None", "iterator"])
+def test_queries_must_be_a_list(queries):
+    with Segmenter(tiny_model()).open(picture()) as session, pytest.raises(ConfigError, match="give a list"):
+        session.segment_many(queries)
+
+
 def test_what_a_session_holds_is_stated_and_freed():
     session = Segmenter(tiny_model()).open(picture())
     assert session.nbytes > 0

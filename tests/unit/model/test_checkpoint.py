@@ -98,6 +98,10 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path) -> None:
     )
     with pytest.raises(CheckpointError, match="depth"):
         ModifiedLISA.from_pretrained(tmp_path / "newer.pt")
+    content = {"format": "modified-lisa-1", "config": {"bridge_layers": "last"}, "model_state_dict": {}}
+    torch.save(content, tmp_path / "edited.pt")
+    with pytest.raises(CheckpointError, match="bridge_layers is 'last'; it must be a list"):
+        ModifiedLISA.from_pretrained(tmp_path / "edited.pt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"no config.json and no model.safetensors"):
         ModifiedLISA.from_pretrained(tmp_path / "empty")
@@ -110,6 +114,6 @@ class _Trick:
 
 def test_nothing_in_a_file_is_ever_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"format": "modified-lisa-1", "x": _Trick()}, tmp_path / "trick.pt")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"it asks for (\w+\.)?print;.* could run code$"):
         load_checkpoint(tmp_path / "trick.pt")
     assert "this ran" not in capsys.readouterr().out

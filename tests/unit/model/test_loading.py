@@ -7,8 +7,8 @@ import torch
 
 from factory import folders, tiny_model
 from modified_lisa.config import ModelConfig
-from modified_lisa.errors import ModelLoadError, QuantizationError
-from modified_lisa.model.loading import load_vlm
+from modified_lisa.errors import ConfigError, ModelLoadError, QuantizationError
+from modified_lisa.model.loading import find_device, load_vlm
 from modified_lisa.model.quantization import inspect_quantization
 
 
@@ -68,6 +68,12 @@ def test_wrong_names_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for changes, message in cases:
         with pytest.raises(ModelLoadError, match=message):
             _build(vision_source="dual", **changes)
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "gpu", ""])
+def test_devices_that_nothing_can_run_on(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"the device is '{device}'"):
+        find_device(device)
 
 
 def _build(**changes: object) -> object:

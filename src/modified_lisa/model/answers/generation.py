@@ -37,6 +37,7 @@ _ONE = {"num_beams": "search by beams", "num_return_sequences": "several answers
 _REFUSED = {
     "num_beam_groups": "search by beams",
     "penalty_alpha": "contrastive search",
+    "guidance_scale": "a second pass without the question",
     "assistant_model": "assisted generation",
     "prompt_lookup_num_tokens": "assisted generation",
     "custom_generate": "another loop",
@@ -230,6 +231,8 @@ def _cut(rows: list[list[int]], ends: set[int]) -> tuple[list[list[int]], list[b
 
 def check_answers(model: "ModifiedLISA") -> None:
     """ConfigError unless the model can answer in words."""
+    if model.answer_head is None and model.processor.own_seg_token:  # left out unless it is asked for
+        raise ConfigError("this model was loaded without its words; load it with answers=None (or True)")
     if model.answer_head is None:
         raise ConfigError(
             "this model was not trained to answer in words; train one with --ce_weight, or ask for a mask with segment"

@@ -10,6 +10,7 @@ import torch
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.image_spec import ImageSpec
+from modified_lisa.model.inputs import longest_prompt
 from modified_lisa.model.original_lisa.layout import uses_start_end, vocabulary_rows
 from modified_lisa.model.original_lisa.protocol import CropSpec, ProtocolProcessor
 from modified_lisa.model.original_lisa.shards import read_json
@@ -142,20 +143,21 @@ def build_protocol_processor(config: ModelConfig) -> ProtocolProcessor:
     crop: CropSpec | ImageSpec = crop_spec(clip, vision.image_size, config.vlm_name)
     if config.vision_source == "vlm":
         crop = ImageSpec(crop.side, crop.mean, crop.std, "bicubic")
-    return ProtocolProcessor(
+    image_tokens = patches + class_tokens(vision) - (vlm_config.vision_feature_select_strategy == "default")
+    built = ProtocolProcessor(
         tokenizer,
         seg_token_id=settings["seg_token_id"] if config.seg_token_id is None else config.seg_token_id,
         start_end=bool(settings.get("im_start_end", True)),
         image_token_id=int(vlm_config.image_token_id),
-        image_tokens=patches
-        + class_tokens(vision)
-        - (vlm_config.vision_feature_select_strategy == "default"),
+        image_tokens=image_tokens,
         vocabulary=int(vlm_config.text_config.vocab_size),
         clip=crop,
         sam_side=int(sam_config.vision_config.image_size),
         mask_side=4 * (prompt.image_size // prompt.patch_size),
         name=str(Path(config.vlm_name)),
     )
+    built.most_tokens = longest_prompt(vlm_config.text_config, image_tokens)
+    return built
 
 
 def crop_spec(settings: dict[str, Any], side: int, name: str) -> CropSpec:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from modified_lisa.errors import ConfigError, ModelLoadError
-from modified_lisa.files import write_json
+from modified_lisa.files import check_folder, write_json
 from modified_lisa.model import checkpoint
 from modified_lisa.model.original_lisa.building import LISA, clip_settings, crop_spec, protocol_settings
 from modified_lisa.model.original_lisa.layout import uses_start_end, vocabulary_rows
@@ -54,12 +54,13 @@ def import_lisa(
         progress: called with the bytes done and those in all.
 
     Raises:
-        ConfigError: ``out`` is there already.
+        ConfigError: ``out`` is there already, or cannot be made.
         ModelLoadError: what is not found, cannot be read, or does not fit; all wrong keys at once.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there already; name a new folder, or remove it first")
+    check_folder("OUT", out)
     name = find_original(source)
     if name is None and not Path(source).is_dir():
         raise ModelLoadError(

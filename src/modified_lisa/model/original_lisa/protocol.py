@@ -18,7 +18,7 @@ from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.model.answers.prompting import split_answer
 from modified_lisa.model.image_spec import ImageSpec
-from modified_lisa.model.inputs import ModelInputs
+from modified_lisa.model.inputs import ModelInputs, check_length
 from modified_lisa.model.original_lisa.vocabulary import IM_END, IM_START, IMAGE, SEG
 from modified_lisa.model.processor import LisaProcessor
 from modified_lisa.prompts import SEG_TOKEN, Query, with_seg
@@ -60,7 +60,7 @@ def prompt_parts(query: str, *, start_end: bool = True) -> tuple[str, str]:
 
     Each ``<SEG>`` of the query, or one if it has none, is a ``[SEG]`` of the answer: ``[SEG] and [SEG].``
     """
-    with_seg(query)  # its words about what is no query
+    with_seg(_MARKS.sub(f" {SEG_TOKEN}", query) if isinstance(query, str) else query)  # what is no query
     masks = max(1, len(_MARKS.findall(query)))
     before, behind = question_parts(asked(query), start_end=start_end)
     return before, f"{behind} {' and '.join([SEG] * masks)}.</s>"
@@ -163,6 +163,7 @@ class ProtocolProcessor(LisaProcessor):
         place = len(ids)
         # The original splits the prompt at the image and drops the second <s>.
         ids += [self.image_token_id] * self.image_tokens + self.tokenizer.encode(behind)[1:]
+        check_length(len(ids), self.most_tokens)
         if self.seg_token_id not in ids[place:]:
             raise ModelLoadError(
                 f"{self.name}: its tokenizer does not make {SEG} the token {self.seg_token_id}"
@@ -196,7 +197,7 @@ class ProtocolProcessor(LisaProcessor):
                 "tokenizer.json) and added_tokens.json into the checkpoint's folder and import it again, or import it "
                 "with --tokenizer; processor.from_tensors takes token ids"
             )
-        if any(token in text for token in (IMAGE, IM_START, IM_END)):
+        if isinstance(text, str) and any(token in text for token in (IMAGE, IM_START, IM_END)):
             raise ConfigError(f"the query contains {IMAGE}, {IM_START} or {IM_END}; leave it out")
 
     def _behind(self, text: str) -> list[int]:
@@ -239,12 +240,21 @@ class ProtocolProcessor(LisaProcessor):
             raise ConfigError(
                 f"[SEG] is {seg_token_id} here and {self.seg_token_id} in the model; load it with seg_token_id={seg_token_id}"
             )
-        if input_ids.ndim != 2 or not bool(((input_ids == IMAGE_INDEX).sum(dim=1) == 1).all()):
+        is_image, is_seg = input_ids == IMAGE_INDEX, input_ids == self.seg_token_id
+        if input_ids.ndim != 2 or not len(input_ids) or not bool((is_image.sum(dim=1) == 1).all()):
             raise ConfigError(
                 f"input_ids {tuple(input_ids.shape)} must be (B, T) with {IMAGE_INDEX} once in each row"
             )
-        if not bool((input_ids == self.seg_token_id).any(dim=1).all()):
-            raise ConfigError(f"each row of input_ids must hold [SEG], which is {self.seg_token_id}")
+        known = is_image | ((input_ids >= 0) & (input_ids < self.vocabulary))
+        if input_ids.is_floating_point() or not bool(known.all()):
+            raise ConfigError(
+                f"input_ids is {input_ids.dtype} from {input_ids.min()} to {input_ids.max()}; it must hold whole numbers "
+                f"from 0 to {self.vocabulary - 1}, and {IMAGE_INDEX}"
+            )
+        if not bool(is_seg.any(dim=1).all()) or bool((is_seg & (is_image.cumsum(dim=1) == 0)).any()):
+            raise ConfigError(
+                f"each row of input_ids must hold [SEG], which is {self.seg_token_id}, and only behind the image"
+            )
         count = len(input_ids)
         for what, side, pixels in (
             ("images_clip", self.clip.side, images_clip),

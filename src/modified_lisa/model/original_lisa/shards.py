@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from modified_lisa.errors import ModelLoadError
-from modified_lisa.model.sources import first_line
+from modified_lisa.model.sources import first_line, unsafe_or_torn
 
 __all__ = ["Shards", "find_file", "read_json"]
 
@@ -135,16 +135,22 @@ def _open(path: Path) -> Any:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is torn, or no checkpoint, makes the reader raise anything
         raise ModelLoadError(
-            f"{path} cannot be read as plain tensors by the safe loader: {first_line(error)[:200]}"
+            f"{path} cannot be read as plain tensors by the safe loader: {unsafe_or_torn(error)}"
         ) from error
     odd = (
-        [name for name, value in content.items() if not isinstance(value, torch.Tensor)][:3]
+        [name for name, value in content.items() if not _plain(name, value)][:3]
         if isinstance(content, dict)
         else ["the whole of it"]
     )
     if odd:
-        raise ModelLoadError(f"{path} holds things that are no tensors: {', '.join(map(str, odd))}")
+        raise ModelLoadError(
+            f"{path} holds things that are no dense tensors with a name: {', '.join(map(str, odd))}"
+        )
     return content
+
+
+def _plain(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
 
 
 def _contents(path: Path) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:

@@ -207,7 +207,7 @@ class OriginalLisa:
     def _check(self) -> None:
         origins = [*self.vlm_origins.values(), *self.sam_origins.values(), *self.seg_origins.values()]
         wanted = {(id(o.shards), o.name): o for o in origins if o.shards is not None}
-        missing, misshaped = [], []
+        missing, misshaped, mistyped = [], [], []
         for origin in wanted.values():
             assert origin.shards is not None
             beside = origin.shards is not self.shards
@@ -217,6 +217,8 @@ class OriginalLisa:
                 missing.append(label)
             elif found != origin.shape:
                 misshaped.append(f"{label} is {found} and should be {origin.shape}")
+            elif origin.dtype not in (*_DTYPES, torch.float64):
+                mistyped.append(f"{label} is {origin.dtype}")
         # The tower's own files may hold the rest of a CLIP; only its vision half is used.
         given = [(self.shards, name) for name in self.shards.shapes]
         if not self._has_tower:
@@ -224,11 +226,16 @@ class OriginalLisa:
         unknown = [
             name for shards, name in given if (id(shards), name) not in wanted and not DERIVED.search(name)
         ]
-        if not (missing or misshaped or unknown):
+        if not (missing or misshaped or mistyped or unknown):
             return
         parts = [
             f"{len(names)} {what}: {_listed(names)}"
-            for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", misshaped))
+            for what, names in (
+                ("missing", missing),
+                ("unknown", unknown),
+                ("of another shape", misshaped),
+                ("not in 16, 32 or 64 bit floating point", mistyped),
+            )
             if names
         ]
         raise ModelLoadError(

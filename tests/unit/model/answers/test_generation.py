@@ -165,6 +165,7 @@ def test_stopping_criteria_and_sampling() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"guidance_scale": 2.0}, "guidance_scale is not supported"),
         ({"num_beams": 2}, "num_beams=2 is not supported"),
         ({"num_return_sequences": 2}, "num_return_sequences=2 is not supported"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens is not supported"),

@@ -31,7 +31,10 @@ def test_words_are_those_of_the_files_own_lm_head(folder: Path) -> None:
         logits = head(hidden)
         torch.testing.assert_close(logits[:, seg], (hidden @ head.lm_head.weight[seg]))
         torch.testing.assert_close(head.column.row[0], head.lm_head.weight[seg].float())
-    assert ModifiedLISA.from_pretrained(folder, device="cpu").answer_head is None
+    silent = ModifiedLISA.from_pretrained(folder, device="cpu")
+    assert silent.answer_head is None
+    with pytest.raises(ConfigError, match="load it with answers=None"):
+        silent.generate([picture()], [QUESTION])
 
 
 def test_an_answer_and_its_masks(folder: Path) -> None:

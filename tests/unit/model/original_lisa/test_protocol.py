@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,8 +111,10 @@ def test_the_source_itself_gives_the_same(imported: Path, segmenter: Segmenter) 
     np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
-@pytest.mark.parametrize("query", ["<image> the cup", "the <im_end>", "  ", "<SEG>"])
-def test_queries_that_cannot_be(segmenter: Segmenter, query: str) -> None:
+@pytest.mark.parametrize(
+    "query", [None, "<image> the cup", "the <im_end>", "  ", "<SEG>", "[SEG]", "cup " * 2500]
+)
+def test_queries_that_cannot_be(segmenter: Segmenter, query: Any) -> None:
     with pytest.raises(ConfigError, match="query"):
         segmenter.segment(picture(), query)
 
@@ -126,6 +129,14 @@ def test_tensors_that_cannot_be(segmenter: Segmenter) -> None:
         make(ids[:, 2:], clip, image, [(5, 6)])
     with pytest.raises(ConfigError, match="must hold"):
         make(ids[:, :3], clip, image, [(5, 6)])
+    for before in ([[seg, -200, 5]], [[seg, -200, 5, seg]], [[1, seg, -200, 5]]):  # it would see no image
+        with pytest.raises(ConfigError, match="only behind the image"):
+            make(torch.tensor(before), clip, image, [(5, 6)])
+    for odd in ([[1, -200, SIZES.vocabulary, seg]], [[1, -200, -5, seg]], [[1.0, -200, 5, seg]]):
+        with pytest.raises(ConfigError, match="whole numbers from 0 to"):
+            make(torch.tensor(odd), clip, image, [(5, 6)])
+    with pytest.raises(ConfigError, match="-200 once"):
+        make(ids[:0], clip, image, [(5, 6)])
     with pytest.raises(ConfigError, match="images is"):
         make(ids, clip, image[..., 1:], [(5, 6)])
     with pytest.raises(ConfigError, match="load it with seg_token_id=7"):
