@@ -48,7 +48,9 @@ def overlay_sheet(
         answer = segmenter.segment(sample.image, sample.text)
         score = SegmentationMetrics().update(answer.mask, sample.target)[0]
         drawn = three_views(sample, answer.mask)
-        says = f"IoU {score.iou:.2f} (the model expects {answer.scores.mean():.2f})"
+        # An answer that the model writes may be without a mask, and has no score then.
+        expects = f"the model expects {answer.scores.mean():.2f}" if len(answer.scores) else "no mask drawn"
+        says = f"IoU {score.iou:.2f} ({expects})"
         rows.append(_row(sample, drawn, says, truth))
     width = 3 * CELL + 4 * GAP
     parts = [*([text_block(title, width, size=TEXT, grey=True)] if title else []), *rows]

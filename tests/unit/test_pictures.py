@@ -1,6 +1,7 @@
 """Sheets and curves: sizes, colours where they belong, long texts, odd images."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_long_text_is_wrapped_and_a_title_adds_a_line(tmp_path: Path) -> None:
     assert _sheet(tmp_path, short, title="val").shape[0] > _sheet(tmp_path, short).shape[0]
     right_margin = _sheet(tmp_path, long)[:100, -GAP // 2 :]
     assert right_margin.min() == 255
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_answer_without_a_mask(tmp_path: Path) -> None:
+    sample = _sample(40, 40)
+    silent = SimpleNamespace(mask=np.zeros((40, 40), bool), scores=np.zeros(0, np.float32))
+    answering: Any = SimpleNamespace(segment=lambda image, query: silent)
+    assert overlay_sheet(tmp_path / "sheet.png", answering, [sample]).is_file()
 
 
 def test_fixed_choice_spreads() -> None:
