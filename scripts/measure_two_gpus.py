@@ -9,8 +9,10 @@ an epoch's training, its first left out (it captures graphs), say what the secon
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -90,6 +92,34 @@ def command_of(run: Run, words: list[str]) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, *start, *script], environment
 
 
+def run_within(
+    seconds: float, command: list[str], environment: dict[str, str] | None = None
+) -> tuple[int, str, str] | None:
+    """Exit status, stdout and stderr; None if it took longer. It is ended then, and with it all that it has started:
+    a launcher that is killed alone leaves its training on the GPU, beside the next run that is measured."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=seconds)
+    except BaseException as error:
+        # Asked first: torchrun's workers are in sessions of their own, and it ends them.
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, end)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=15)
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
+        raise
+    return process.returncode, stdout, stderr
+
+
 def measure(run: Run, words: list[str], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train; what its history says. ``error``: the end of what it said, if it failed."""
     accumulated = 1 if run.config else PROCESSES
@@ -101,14 +131,12 @@ def measure(run: Run, words: list[str], options: argparse.Namespace, folder: Pat
             *("--gradient_accumulation_steps", str(accumulated)),
         ],
     )
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=options.limit, check=False
-        )
-    except subprocess.TimeoutExpired:
+    done = run_within(options.limit, command, environment)
+    if done is None:
         return {"error": f"not done after {options.limit} s"}
-    if done.returncode:
-        return {"error": (done.stdout[-1000:] + done.stderr[-3000:]).strip()}
+    status, stdout, stderr = done
+    if status:
+        return {"error": (stdout[-1000:] + stderr[-3000:]).strip()}
     history = json.loads((folder / "outputs" / "training_history.json").read_text(encoding="utf-8"))
     seconds = [epoch["train_seconds"] for epoch in history["epochs"]]
     return {
@@ -119,7 +147,7 @@ def measure(run: Run, words: list[str], options: argparse.Namespace, folder: Pat
         "peak_memory_gb": history["benchmarks"]["peak_memory_gb"],
         "train_loss": [epoch["train"]["loss"] for epoch in history["epochs"]],
         "val_loss": [epoch["val"]["val_loss"] for epoch in history["epochs"]],
-        "said": [line for line in done.stdout.splitlines() if "FSDP" in line or "CUDA graphs" in line],
+        "said": [line for line in stdout.splitlines() if "FSDP" in line or "CUDA graphs" in line],
     }
 
 

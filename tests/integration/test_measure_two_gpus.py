@@ -1,9 +1,12 @@
 """scripts/measure_two_gpus.py with the smallest models: two processes on the CPU."""
 
+import fcntl
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -37,3 +40,39 @@ def test_one_and_two_learn_the_same_and_a_failure_is_told(repository: Path, tmp_
     assert done.returncode == 1
     assert "not done after 0.1 s" in json.loads(out.read_text(encoding="utf-8"))["runs"]["bf16, one"]["error"]
     assert run(repository, out, "--epochs", "1").returncode == 2
+
+
+HOLDS_A_LOCK = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(600)
+"""
+LAUNCHER = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]])
+"""
+
+
+def test_what_a_launcher_has_started_ends_with_it(repository: Path, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "measure_two_gpus", repository / "scripts" / "measure_two_gpus.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # its dataclass looks there
+    spec.loader.exec_module(script)
+    lock = tmp_path / "lock"
+    assert script.run_within(5, [sys.executable, "-c", LAUNCHER, HOLDS_A_LOCK, str(lock)]) is None
+    with lock.open("w") as file:
+        for _ in range(50):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+        else:
+            raise AssertionError("the child of the launcher is still there")
+    assert script.run_within(60, [sys.executable, "-c", "print(1); raise SystemExit(3)"]) == (3, "1\n", "")

@@ -62,7 +62,7 @@ def check_folder(root: str | os.PathLike[str], splits: str | Iterable[str]) -> l
     without words or with several ``<SEG>``,
     shapes that cannot be drawn, no shape left to segment (unless the file says ``"no_target": true``), polygons of fewer than 3 points, and shapes
     outside the image. Outside is a shape that covers no pixel at all, or that reaches over the border by more than
-    a tenth of the image's longer side (and more than a pixel), which is what annotations made for another size
+    a quarter of the image's longer side (and more than a pixel), which is what annotations made for another size
     of the image do. One that runs over the border by less is fine: it is cut off there, as in the original.
 
     A split without a folder or without any pair is a problem of its own. Hidden files, subfolders and files
@@ -158,6 +158,10 @@ def _check_stem(stem: str, images: list[Path], annotations: list[Path]) -> Pair 
         if len(files) > 1:
             others = ", ".join(file.name for file in files[1:])
             problems.append((files[0], f"is not the only {kind} for {stem!r} (also {others}); leave one"))
+    if os.fsencode(stem).decode("utf-8", "replace") != stem:
+        # Escaped, so that the message can be printed.
+        named = [Path(ascii(str(file))[1:-1]) for file in (*images, *annotations)]
+        return [(file, "its name is not UTF-8; rename it") for file in named]
     size: tuple[int, int] | None = None
     for image in images:
         try:

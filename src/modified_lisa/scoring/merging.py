@@ -41,7 +41,8 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise DataError(f"a results_SPLIT.jsonl of modified-lisa evaluate is expected, and {path} {what}")
         path = found[0]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a query may hold U+2028 and others of its ends of a line, which JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
         raise DataError(
             f"there is no file or folder {path}; name the output of modified-lisa evaluate"

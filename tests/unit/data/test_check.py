@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -212,6 +213,17 @@ def test_texts_that_would_stop_the_training(tmp_path, texts, what):
     whats = [problem[2] for problem in found(tmp_path)]
     assert len(whats) == (what is not None)
     assert not whats or whats[0].startswith(what)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    try:
+        add(tmp_path / "train", os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert found(tmp_path) == [
+        ("train", f"caf\\udce9{ending}", "its name is not UTF-8; rename it") for ending in (".jpg", ".json")
+    ]
+    str(problems_error(check_folder(tmp_path, "train"))).encode()  # can be printed
 
 
 def test_a_png_damaged_in_the_middle(tmp_path):

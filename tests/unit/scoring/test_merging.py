@@ -98,6 +98,11 @@ def test_reading(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
+def test_an_end_of_a_line_of_unicode_in_a_query_is_none_of_the_file(tmp_path: Path) -> None:
+    run = [record("val/a#0", text="what?\u2028that"), record("val/b#0", text="what?\x85that")]
+    assert read_results(write_json_lines(tmp_path / "results_val.jsonl", run)) == run
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

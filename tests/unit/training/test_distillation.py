@@ -258,6 +258,10 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "bad" / f"{number}.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"cannot be read; take it out:\n.*0.png.*\n.*1.png"):
         running.distill(settings(folder, tmp_path / "out", images=str(tmp_path / "bad")))
+    before = (folder / "teacher" / "config.json").read_bytes()
+    with pytest.raises(CheckpointError, match="holds a model already"):
+        running.distill(settings(folder, folder / "teacher"))
+    assert (folder / "teacher" / "config.json").read_bytes() == before
     with pytest.raises(ConfigError, match="nothing would be learned"):
         settings(folder, tmp_path, embedding_epochs=0, mask_epochs=0)
 

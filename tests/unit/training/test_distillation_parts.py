@@ -19,6 +19,8 @@ def test_queries(tmp_path: Path) -> None:
     path = tmp_path / "queries.txt"
     path.write_text("one <SEG>\n two \ntwo\n", encoding="utf-8")
     assert read_queries(str(path)) == ["one <SEG>", "two"]
+    path.write_text("one\n", encoding="utf-8-sig")  # some editors put a byte order mark in front
+    assert read_queries(str(path)) == ["one"]
     path.write_text("\n", encoding="utf-8")
     with pytest.raises(DataError, match="no query in it"):
         read_queries(str(path))

@@ -133,6 +133,10 @@ def _refuse_another_run(config: DistillConfig) -> None:
         raise CheckpointError(
             f"{out} holds a distillation already; add --resume to go on with it, or name another OUT"
         )
+    if (out / "config.json").exists() and not (out / "distillation_history.json").exists():
+        raise CheckpointError(
+            f"{out} holds a model already, which the student would replace; name another OUT"
+        )
 
 
 def _with_queries(

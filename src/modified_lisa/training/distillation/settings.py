@@ -101,7 +101,7 @@ def read_queries(path: str | None) -> list[str]:
     if path is None:
         return list(GENERIC_QUERIES)
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"--queries {path}: it is not UTF-8 ({error}); save it as UTF-8") from error
     queries = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
