@@ -113,7 +113,15 @@ class FeatureStore:
             tensors = tuple(named[str(number)] for number in range(len(self.layout)))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, AttributeError, OverflowError, SafetensorError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            SafetensorError,
+        ) as error:
             _LOG.warning("%s is torn (%s); it is made again", path, error)
             return None
         expected = {"format": FORMAT, "store": self.digest, "key": key, "checksum": _checksum(tensors)}

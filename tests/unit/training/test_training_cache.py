@@ -173,7 +173,12 @@ def _renamed(path: Path) -> None:
     path.write_bytes(others[0].read_bytes())
 
 
-@pytest.mark.parametrize("damage", [_tear, _flip, _empty, _foreign, _renamed])
+def _nested(path: Path) -> None:
+    """A header that is deeper than the JSON reader goes."""
+    path.write_bytes((20_000).to_bytes(8, "little") + b"[" * 20_000)
+
+
+@pytest.mark.parametrize("damage", [_tear, _flip, _empty, _foreign, _renamed, _nested])
 def test_a_bad_file_is_noticed_and_made_again(tmp_path: Path, damage: Any) -> None:
     plain, *_ = run(tmp_path / "cold", cache_dir=tmp_path / "cache")
     paths = sorted((tmp_path / "cache").rglob("*.safetensors"))
