@@ -24,7 +24,13 @@ def resize_on(
     """uint8 (H, W, 3) -> uint8 (height, width, 3) on ``device``, and made there; None: the CPU. The same bytes."""
     if device is None or device.type == "cpu":
         return torch.tensor(resize_image(image, height, width, interpolation))
-    return resize_like_pillow(torch.tensor(image, device=device), height, width, interpolation)
+    return resize_like_pillow(_uploaded(image, device), height, width, interpolation)
+
+
+def _uploaded(image: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of ``image`` on ``device``, which a GPU fetches by itself while the host goes on."""
+    pinned = device.type == "cuda"
+    return torch.tensor(image, pin_memory=pinned).to(device, non_blocking=pinned)
 
 
 def normalised(
