@@ -188,7 +188,7 @@ def _cells_attention(
     return output.transpose(1, 2).contiguous(), weights
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "transformers.models.llama.modeling_llama": {
         "apply_rotary_pos_emb": _rotary,
         "create_causal_mask": _given_mask,
