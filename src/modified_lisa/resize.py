@@ -29,8 +29,11 @@ def resize_on(
 
 def _uploaded(image: np.ndarray, device: torch.device) -> torch.Tensor:
     """A copy of ``image`` on ``device``, which a GPU fetches by itself while the host goes on."""
-    pinned = device.type == "cuda"
-    return torch.tensor(image, pin_memory=pinned).to(device, non_blocking=pinned)
+    if device.type != "cuda":
+        return torch.tensor(image, device=device)
+    pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+    pinned.numpy()[...] = image
+    return pinned.to(device, non_blocking=True)
 
 
 def normalised(

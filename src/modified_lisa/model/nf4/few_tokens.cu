@@ -1,28 +1,32 @@
 // out (M, N) = x (M, K) W^T for few tokens: W is read once, in 4 bit, in the order of packing.py.
 //
-// A group of blocks (a cluster) shares ROWS rows of W, each block a part of K; within a block each warp has 16 rows.
+// A cluster of blocks shares ROWS rows of W, each block a part of K; within a block each warp has WARP_ROWS rows.
 // Weights and tokens come by cp.async, STAGES groups of 128 columns ahead. A word of W holds four neighbouring weights
-// of two blocks of scales, which is what one lane gives to a product of 16 x 16 by 8 x 16: weights go from the table to
-// the tensor cores without leaving the lane's registers. The products of a block of scales are summed in float32 and
-// multiplied by the scale there. Then the parts of K are added through the cluster's shared memory, in order.
+// of two blocks of scales, which is what one lane gives to a product of 16 x 16 by 8 x 16: from the lane's registers,
+// two weights at a time, by a table of all pairs that each lane has for itself, in its own bank. The products of a block
+// of scales are summed in float32 and multiplied by the scale there. Then the parts of K are added through the cluster's
+// shared memory, in order.
 //
-// Set by the caller: TILES (of eight tokens; 8 * TILES >= M), BF16 (else fp16), and the table of values, byte by byte,
+// Set by the caller: TILES (of eight tokens; 8 * TILES >= M), BF16 (else fp16), and the sixteen values, byte by byte,
 // LOW0 to LOW3 and HIGH0 to HIGH3. K is a multiple of 128, N of 16; every pointer is aligned to 16 bytes.
 
 typedef unsigned int uint;
 typedef unsigned char byte;
 
-#define WARPS 16
-#define ROWS (16 * WARPS)
-#define THREADS (32 * WARPS)
-#define STAGES 4
+#define ROWS 128
+#define ROW_TILES (TILES > 2 ? 2 : 1)  // of 16 rows, of a warp: with many tokens, what is read of them serves more
+#define WARP_ROWS (16 * ROW_TILES)
+#define THREADS (32 * ROWS / WARP_ROWS)
+#define STAGES (TILES > 4 ? 3 : 4)
 #define TOKENS (8 * TILES)
 #define TOKEN_BYTES (256 + 16)  // 128 columns; 16 bytes apart, eight lanes read from eight different banks
-#define WORDS_AT 0
-#define TOKENS_AT (ROWS * 64)
+
+#define PAIRS_AT 0
+#define SCALE_VALUES_AT (256 * 128)
+#define STAGES_AT (SCALE_VALUES_AT + 4 * 256)
+#define TOKENS_AT (64 * ROWS)
 #define SCALES_AT (TOKENS_AT + TOKENS * TOKEN_BYTES)
 #define STAGE_BYTES (SCALES_AT + 2 * ROWS)
-#define TABLE_AT (STAGES * STAGE_BYTES)
 #define SUM_STRIDE (ROWS + 4)  // floats
 
 #ifdef BF16
@@ -46,18 +50,18 @@ __device__ __forceinline__ uint permute(uint a, uint b, uint selectors) {
   return out;
 }
 
-// Four codes in the lower half of a word -> their values: the first two, the last two.
-__device__ __forceinline__ uint2 look_up(uint codes) {
-  uint lower = codes & 0x7777u, fourth = ((codes & 0x8888u) >> 1) | 0x3210u;
-  uint low = permute(permute(LOW0, LOW1, lower), permute(LOW2, LOW3, lower), fourth);
-  uint high = permute(permute(HIGH0, HIGH1, lower), permute(HIGH2, HIGH3, lower), fourth);
-  return make_uint2(permute(low, high, 0x5140), permute(low, high, 0x7362));
+// Two codes -> their values.
+__device__ __forceinline__ uint look_up(uint codes) {
+  const uint lower = codes & 0x77u, fourth = ((codes & 0x88u) >> 1) | 0x10u;
+  const uint low = permute(permute(LOW0, LOW1, lower), permute(LOW2, LOW3, lower), fourth);
+  const uint high = permute(permute(HIGH0, HIGH1, lower), permute(HIGH2, HIGH3, lower), fourth);
+  return permute(low, high, 0x5140);
 }
 
-__device__ __forceinline__ void multiply(float* sums, uint2 upper, uint2 lower, uint first, uint second) {
+__device__ __forceinline__ void multiply(float* sums, const uint* weights, uint first, uint second) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(upper.x), "r"(lower.x), "r"(upper.y), "r"(lower.y), "r"(first), "r"(second));
+      : "r"(weights[0]), "r"(weights[1]), "r"(weights[2]), "r"(weights[3]), "r"(first), "r"(second));
 }
 
 __device__ __forceinline__ uint pair(float first, float second) {
@@ -70,11 +74,11 @@ __device__ __forceinline__ void meet() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 few_tokens(const byte* __restrict__ x, const byte* __restrict__ codes, const byte* __restrict__ scale_codes,
            const float* __restrict__ scale_scales, const float* __restrict__ scale_values,
            const float* __restrict__ offset, byte* __restrict__ out, int M, int N, int K, int stride) {
-  extern __shared__ __align__(16) byte memory[];
+  extern __shared__ __align__(128) byte memory[];
   uint part, parts;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(part));
   asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(parts));
@@ -82,101 +86,138 @@ few_tokens(const byte* __restrict__ x, const byte* __restrict__ codes, const byt
   const int tile = blockIdx.y * ROWS, groups = K / 128;
   const int each = (groups + parts - 1) / parts, begin = part * each;
   const int count = max(0, min(begin + each, groups) - begin);
+  const uint base = shared_address(memory);
 
-  // The lane's two rows; those behind the last are read as the last, and not written.
-  const int row = min(tile + 16 * warp + upper, N - 1), other = min(tile + 16 * warp + upper + 8, N - 1);
-  const byte* words = codes + (size_t)row * (K / 2) + 16 * quarter;
-  const byte* other_words = codes + (size_t)other * (K / 2) + 16 * quarter;
-  const uint own = shared_address(memory) + WORDS_AT + 32 * 16 * (2 * warp) + 16 * lane;
-  const float shift = offset[row], other_shift = offset[other];
-  float* table = (float*)(memory + TABLE_AT);
-  for (int i = thread; i < 256; i += THREADS) table[i] = scale_values[i];
+  // The lane's rows, every eighth of the warp's; those behind the last are read as the last, and not written.
+  int rows[2 * ROW_TILES], scale_number[2 * ROW_TILES];
+  const byte* words[2 * ROW_TILES];
+  float shift[2 * ROW_TILES];
+#pragma unroll
+  for (int i = 0; i < 2 * ROW_TILES; ++i) {
+    rows[i] = min(tile + WARP_ROWS * warp + 8 * i + upper, N - 1);
+    words[i] = codes + (size_t)rows[i] * (K / 2) + 64 * begin + 16 * quarter;
+    scale_number[i] = rows[i] * (K / 64) + 2 * begin;
+    shift[i] = offset[rows[i]];
+  }
+  const uint own = base + STAGES_AT + 512 * (2 * ROW_TILES * warp) + 16 * lane;
+  // Sixteen threads fetch a token's 128 columns; a part of a scale's row is fetched by one thread.
+  const int first_token = thread / 16, piece = thread % 16;
+  const byte* tokens = x + (size_t)first_token * 2 * K + 256 * begin + 16 * piece;
+  const size_t token_step = (size_t)(THREADS / 16) * 2 * K;
+  const uint own_tokens = base + STAGES_AT + TOKENS_AT + first_token * TOKEN_BYTES + 16 * piece;
+  const int scale_block = thread / (ROWS / 16), scale_piece = 16 * (thread % (ROWS / 16));
+  const bool scale_real = tile + scale_piece < N;
+  const byte* scales = scale_codes + (size_t)(2 * begin + scale_block) * stride + (scale_real ? tile + scale_piece : 0);
+  const uint own_scales = base + STAGES_AT + SCALES_AT + scale_block * ROWS + scale_piece;
 
   auto fetch_group = [&](int number) {
     if (number < count) {
-      const int group = begin + number;
       const uint stage = (number % STAGES) * STAGE_BYTES;
-      fetch(own + stage, words + 64 * group, true);
-      fetch(own + stage + 512, other_words + 64 * group, true);
-      for (int i = thread; i < 16 * TOKENS; i += THREADS) {
-        const int token = i / 16, piece = i % 16;
-        const bool real = token < M;
-        fetch(shared_address(memory) + stage + TOKENS_AT + token * TOKEN_BYTES + 16 * piece,
-              x + (size_t)(real ? token : 0) * 2 * K + 256 * group + 16 * piece, real);
+#pragma unroll
+      for (int i = 0; i < 2 * ROW_TILES; ++i) {
+        fetch(own + stage + 512 * i, words[i], true);
+        words[i] += 64;
       }
-      if (thread < 2 * ROWS / 16) {
-        const int block = thread / (ROWS / 16), piece = thread % (ROWS / 16);
-        const bool real = tile + 16 * piece < N;
-        fetch(shared_address(memory) + stage + SCALES_AT + block * ROWS + 16 * piece,
-              scale_codes + (size_t)(2 * group + block) * stride + (real ? tile + 16 * piece : 0), real);
+#pragma unroll
+      for (int i = 0; i * (THREADS / 16) < TOKENS; ++i) {
+        const int token = first_token + i * (THREADS / 16);
+        if (token < TOKENS)
+          fetch(own_tokens + stage + i * (THREADS / 16) * TOKEN_BYTES, token < M ? tokens + i * token_step : x, token < M);
       }
+      tokens += 256;
+      if (thread < 2 * ROWS / 16) fetch(own_scales + stage, scales, scale_real);
+      scales += 2 * (size_t)stride;
     }
     asm volatile("cp.async.commit_group;");
   };
-  auto shared_scale = [&](int at, int group, int block) {
-    return scale_scales[((size_t)at * (K / 64) + 2 * min(group, groups - 1) + block) / 256];
-  };
 
-  float sums[TILES][4] = {};
   for (int number = 0; number < STAGES - 1; ++number) fetch_group(number);
-  float shares[2][2];
-  for (int block = 0; block < 2; ++block) {
-    shares[block][0] = shared_scale(row, begin, block);
-    shares[block][1] = shared_scale(other, begin, block);
+
+  // Meanwhile the table of pairs: 256 of them, each once in every bank. Eight lanes write to different banks.
+  float* table = (float*)(memory + SCALE_VALUES_AT);
+  for (int i = thread; i < 256; i += THREADS) {
+    table[i] = scale_values[i];
+    const uint two = look_up(i);
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      *(uint4*)(memory + PAIRS_AT + 128 * i + 16 * ((j + i) % 8)) = make_uint4(two, two, two, two);
   }
+  const byte* pairs = memory + PAIRS_AT;
+  const uint bank = 4 * lane;
+
+  float sums[ROW_TILES][TILES][4] = {};
+  float shares[2][2 * ROW_TILES];
+#pragma unroll
+  for (int block = 0; block < 2; ++block)
+#pragma unroll
+    for (int i = 0; i < 2 * ROW_TILES; ++i) shares[block][i] = scale_scales[(scale_number[i] + block) / 256];
 
   for (int number = 0; number < count; ++number) {
     asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
     __syncthreads();  // what all threads fetched is there, and all have done with the stage that is fetched to next
     fetch_group(number + STAGES - 1);
-    const byte* stage = memory + (number % STAGES) * STAGE_BYTES;
-    const uint4 mine = *(const uint4*)(stage + WORDS_AT + 32 * 16 * (2 * warp) + 16 * lane);
-    const uint4 others = *(const uint4*)(stage + WORDS_AT + 32 * 16 * (2 * warp + 1) + 16 * lane);
-    const uint a[4] = {mine.x, mine.y, mine.z, mine.w}, b[4] = {others.x, others.y, others.z, others.w};
+    const byte* stage = memory + STAGES_AT + (number % STAGES) * STAGE_BYTES;
+    uint word[2 * ROW_TILES][4];
+#pragma unroll
+    for (int i = 0; i < 2 * ROW_TILES; ++i)
+      *(uint4*)word[i] = *(const uint4*)(stage + 512 * (2 * ROW_TILES * warp + i) + 16 * lane);
+    const bool more = number + 1 < count;
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
-      const byte* scales = stage + SCALES_AT + block * ROWS + 16 * warp + upper;
-      // Two roundings, as where the weights are decoded.
-      const float scale = __fadd_rn(__fmul_rn(table[scales[0]], shares[block][0]), shift);
-      const float other_scale = __fadd_rn(__fmul_rn(table[scales[8]], shares[block][1]), other_shift);
-      shares[block][0] = shared_scale(row, begin + number + 1, block);
-      shares[block][1] = shared_scale(other, begin + number + 1, block);
-      float part_sums[TILES][4] = {};
+      float scale[2 * ROW_TILES];
+#pragma unroll
+      for (int i = 0; i < 2 * ROW_TILES; ++i) {
+        const byte code = stage[SCALES_AT + block * ROWS + WARP_ROWS * warp + 8 * i + upper];
+        // Two roundings, as where the weights are decoded.
+        scale[i] = __fadd_rn(__fmul_rn(table[code], shares[block][i]), shift[i]);
+        if (more) shares[block][i] = scale_scales[(scale_number[i] + 2 * (number + 1) + block) / 256];
+      }
+      float products[ROW_TILES][TILES][4] = {};
 #pragma unroll
       for (int two = 0; two < 2; ++two) {
-        const int step = 2 * two;
-        const uint2 a0 = look_up(a[step] >> (16 * block)), b0 = look_up(b[step] >> (16 * block));
-        const uint2 a1 = look_up(a[step + 1] >> (16 * block)), b1 = look_up(b[step + 1] >> (16 * block));
-        const byte* tokens = stage + TOKENS_AT + upper * TOKEN_BYTES + 128 * block + 32 * quarter + 16 * two;
+        uint weights[ROW_TILES][2][4];
+#pragma unroll
+        for (int i = 0; i < 2 * ROW_TILES; ++i)
+#pragma unroll
+          for (int step = 0; step < 2; ++step) {
+            const uint given = word[i][2 * two + step];
+            // 128 bytes for each pair of codes, which is a byte of the word.
+            const uint first = (block ? given >> 9 : given << 7) & 0x7f80u, second = (block ? given >> 17 : given >> 1) & 0x7f80u;
+            weights[i / 2][step][i % 2] = *(const uint*)(pairs + (first | bank));
+            weights[i / 2][step][i % 2 + 2] = *(const uint*)(pairs + (second | bank));
+          }
+        const byte* place = stage + TOKENS_AT + upper * TOKEN_BYTES + 128 * block + 32 * quarter + 16 * two;
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
-          const uint4 given = *(const uint4*)(tokens + 8 * i * TOKEN_BYTES);
-          multiply(part_sums[i], a0, b0, given.x, given.y);
-          multiply(part_sums[i], a1, b1, given.z, given.w);
+          const uint4 given = *(const uint4*)(place + 8 * i * TOKEN_BYTES);
+#pragma unroll
+          for (int j = 0; j < ROW_TILES; ++j) {
+            multiply(products[j][i], weights[j][0], given.x, given.y);
+            multiply(products[j][i], weights[j][1], given.z, given.w);
+          }
         }
       }
 #pragma unroll
-      for (int i = 0; i < TILES; ++i) {
-        sums[i][0] += part_sums[i][0] * scale;
-        sums[i][1] += part_sums[i][1] * scale;
-        sums[i][2] += part_sums[i][2] * other_scale;
-        sums[i][3] += part_sums[i][3] * other_scale;
-      }
+      for (int j = 0; j < ROW_TILES; ++j)
+#pragma unroll
+        for (int i = 0; i < TILES; ++i)
+#pragma unroll
+          for (int k = 0; k < 4; ++k) sums[j][i][k] += products[j][i][k] * scale[2 * j + k / 2];
     }
   }
 
   // The parts of K: this block's sums in its own memory, token by token, then each block adds some tokens of all.
   asm volatile("cp.async.wait_all;");
   __syncthreads();
-  float* own_sums = (float*)memory;
+  float* own_sums = (float*)(memory + STAGES_AT);
 #pragma unroll
-  for (int i = 0; i < TILES; ++i) {
-    float* place = own_sums + (8 * i + 2 * quarter) * SUM_STRIDE + 16 * warp + upper;
-    place[0] = sums[i][0];
-    place[SUM_STRIDE] = sums[i][1];
-    place[8] = sums[i][2];
-    place[SUM_STRIDE + 8] = sums[i][3];
-  }
+  for (int j = 0; j < ROW_TILES; ++j)
+#pragma unroll
+    for (int i = 0; i < TILES; ++i)
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        own_sums[(8 * i + 2 * quarter + k % 2) * SUM_STRIDE + WARP_ROWS * warp + 16 * j + 8 * (k / 2) + upper] =
+            sums[j][i][k];
   meet();
   for (int item = thread;; item += THREADS) {
     const int token = part + parts * (item / (ROWS / 4)), column = 4 * (item % (ROWS / 4));

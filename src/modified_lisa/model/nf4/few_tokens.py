@@ -14,8 +14,8 @@ __all__ = ["MOST_TOKENS", "multiply", "parts_of", "suits", "why_not_clusters"]
 MOST_TOKENS = 64
 TILES = (1, 2, 4, 6, 8)
 """Numbers of eight tokens that a kernel is compiled for."""
-ROWS, THREADS, STAGES = 256, 512, 4
-PARTS = (1, 2, 4, 8)
+ROWS = 128
+PARTS = (1, 2, 3, 4, 5, 6, 7, 8)
 """Blocks of a cluster; more than eight are not portable."""
 CAPABILITY = (9, 0)
 SOURCE = Path(__file__).with_name("few_tokens.cu")
@@ -47,10 +47,10 @@ def multiply(x: torch.Tensor, packed: Packed, out: torch.Tensor, parts: int | No
     """
     tokens, columns = x.shape
     rows = packed.codes.shape[0]
-    kernel = _kernel(x.device, next(n for n in TILES if 8 * n >= tokens), x.dtype)
+    tiles = next(n for n in TILES if 8 * n >= tokens)
     parts = parts or parts_of(rows, columns, _processors(x.device))
-    kernel(
-        (parts, -(-rows // ROWS)), THREADS, parts,
+    _kernel(x.device, tiles, x.dtype)(
+        (parts, -(-rows // ROWS)), threads(tiles), parts,
         (x, *packed, out, tokens, rows, columns, packed.scale_codes.stride(0)),
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def parts_of(rows: int, columns: int, processors: int) -> int:
     tiles, groups = -(-rows // ROWS), columns // GROUP
     return min(
         (parts for parts in PARTS if parts <= groups),
-        key=lambda parts: -(-tiles * parts // processors) * (-(-groups // parts) + STAGES),
+        key=lambda parts: -(-tiles * parts // (2 * processors)) * (-(-groups // parts) + 4),
     )
 
 
@@ -75,10 +75,15 @@ def _kernel(device: torch.device, tiles: int, dtype: torch.dtype) -> Kernel:
         return Kernel(cubin, "few_tokens", shared_bytes(tiles))
 
 
+def threads(tiles: int) -> int:
+    """Of a block: each warp has 16 rows, or 32 where there are many tokens."""
+    return 2 * ROWS if tiles <= 2 else ROWS
+
+
 def shared_bytes(tiles: int) -> int:
-    """As the source lays it out: words, tokens and scales of each stage, and the table of scales."""
+    """As the source lays it out: the table of pairs, that of scales, and of each stage words, tokens and scales."""
     stage = ROWS * GROUP // 2 + 8 * tiles * (2 * GROUP + 16) + 2 * ROWS
-    return max(STAGES * stage + 4 * 256, 8 * tiles * (ROWS + 4) * 4)
+    return 256 * 128 + 256 * 4 + (3 if tiles > 4 else 4) * stage
 
 
 @functools.cache
