@@ -142,9 +142,11 @@ def test_a_narrow_matrix_is_cut_and_a_wide_one_is_not():
 
 
 def test_shared_memory_is_what_a_block_may_have():
-    for tiles in few_tokens.TILES:
-        assert 2 * (few_tokens.shared_bytes(tiles) + 1024) <= 228 * 1024, "two blocks share a processor"
-    assert 8 * max(few_tokens.TILES) == few_tokens.MOST_TOKENS
+    for tiles, shape in few_tokens.SHAPES.items():
+        room = few_tokens.shared_bytes(tiles, shape.stages) + 1024
+        assert shape.blocks * room <= 228 * 1024, "so many blocks share a processor"
+        assert 8 * tiles * (few_tokens.ROWS + 4) * 4 <= room, "the sums take the stages' place"
+    assert 8 * max(few_tokens.SHAPES) == few_tokens.MOST_TOKENS
 
 
 def test_another_order_than_the_one_learned_is_an_error():

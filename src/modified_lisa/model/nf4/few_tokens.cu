@@ -7,17 +7,15 @@
 // of scales are summed in float32 and multiplied by the scale there. Then the parts of K are added through the cluster's
 // shared memory, in order.
 //
-// Set by the caller: TILES (of eight tokens; 8 * TILES >= M), BF16 (else fp16), and the sixteen values, byte by byte,
-// LOW0 to LOW3 and HIGH0 to HIGH3. K is a multiple of 128, N of 16; every pointer is aligned to 16 bytes.
+// Set by the caller (few_tokens.py): TILES of eight tokens, at least M / 8; ROW_TILES of 16 rows for each warp, ROWS for a
+// block; STAGES; BLOCKS on a processor at once; BF16 (else fp16); and the sixteen values, byte by byte, LOW0 to LOW3 and
+// HIGH0 to HIGH3. K is a multiple of 128, N of 16; every pointer is aligned to 16 bytes.
 
 typedef unsigned int uint;
 typedef unsigned char byte;
 
-#define ROWS 128
-#define ROW_TILES (TILES > 2 ? 2 : 1)  // of 16 rows, of a warp: with many tokens, what is read of them serves more
 #define WARP_ROWS (16 * ROW_TILES)
 #define THREADS (32 * ROWS / WARP_ROWS)
-#define STAGES (TILES > 4 ? 3 : 4)
 #define TOKENS (8 * TILES)
 #define TOKEN_BYTES (256 + 16)  // 128 columns; 16 bytes apart, eight lanes read from eight different banks
 
@@ -74,7 +72,7 @@ __device__ __forceinline__ void meet() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 few_tokens(const byte* __restrict__ x, const byte* __restrict__ codes, const byte* __restrict__ scale_codes,
            const float* __restrict__ scale_scales, const float* __restrict__ scale_values,
            const float* __restrict__ offset, byte* __restrict__ out, int M, int N, int K, int stride) {

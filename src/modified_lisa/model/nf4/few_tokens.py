@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -12,9 +13,23 @@ from modified_lisa.model.nf4.runtime_compiler import Kernel, compile_cubin
 __all__ = ["MOST_TOKENS", "multiply", "parts_of", "suits", "why_not_clusters"]
 
 MOST_TOKENS = 64
-TILES = (1, 2, 4, 6, 8)
-"""Numbers of eight tokens that a kernel is compiled for."""
 ROWS = 128
+"""Of W, of a block."""
+
+
+class Shape(NamedTuple):
+    """How a kernel is cut; see `few_tokens.cu`."""
+
+    row_tiles: int
+    """Of 16 rows, of a warp. With two, what is read of the tokens serves twice, and there are half as many warps."""
+    stages: int
+    """Groups of columns in shared memory; one is multiplied while the others come."""
+    blocks: int = 2
+    """On a processor at once, as far as registers and shared memory are concerned."""
+
+
+SHAPES = {1: Shape(1, 4), 2: Shape(1, 4), 4: Shape(2, 4), 6: Shape(2, 3), 8: Shape(2, 3)}
+"""By the eights of tokens that a kernel is compiled for."""
 PARTS = (1, 2, 3, 4, 5, 6, 7, 8)
 """Blocks of a cluster; more than eight are not portable."""
 CAPABILITY = (9, 0)
@@ -28,7 +43,7 @@ def why_not_clusters(device: torch.device) -> str | None:
     if found < CAPABILITY:
         return f"compute capability {found[0]}.{found[1]}, and clusters of blocks come with 9.0"
     try:
-        _kernel(device, TILES[0], torch.bfloat16)
+        _kernel(device, 1, SHAPES[1], torch.bfloat16)
     except (OSError, RuntimeError) as error:
         return f"it could not be compiled: {str(error).splitlines()[0]}"
     return None
@@ -40,17 +55,21 @@ def suits(x: torch.Tensor, packed: Packed) -> bool:
     return aligned and packed.codes.shape[0] % 16 == 0 and packed.scale_codes.stride(0) % 16 == 0
 
 
-def multiply(x: torch.Tensor, packed: Packed, out: torch.Tensor, parts: int | None = None) -> None:
+def multiply(
+    x: torch.Tensor, packed: Packed, out: torch.Tensor, parts: int | None = None, shape: Shape | None = None
+) -> None:
     """``out`` (M, N) = x (M, K) W^T, both bf16 or both fp16 and contiguous, M at most `MOST_TOKENS`.
 
-    The same bits in every call with the same number of ``parts``, which K is cut into (None: `parts_of`).
+    The same bits in every call with the same number of ``parts``, which K is cut into. ``parts`` and ``shape`` are for
+    measuring others than `parts_of` and `SHAPES` choose.
     """
     tokens, columns = x.shape
     rows = packed.codes.shape[0]
-    tiles = next(n for n in TILES if 8 * n >= tokens)
+    tiles = next(n for n in SHAPES if 8 * n >= tokens)
+    shape = shape or SHAPES[tiles]
     parts = parts or parts_of(rows, columns, _processors(x.device))
-    _kernel(x.device, tiles, x.dtype)(
-        (parts, -(-rows // ROWS)), threads(tiles), parts,
+    _kernel(x.device, tiles, shape, x.dtype)(
+        (parts, -(-rows // ROWS)), 2 * ROWS // shape.row_tiles, parts,
         (x, *packed, out, tokens, rows, columns, packed.scale_codes.stride(0)),
     )  # fmt: skip
 
@@ -65,25 +84,21 @@ def parts_of(rows: int, columns: int, processors: int) -> int:
 
 
 @functools.cache
-def _kernel(device: torch.device, tiles: int, dtype: torch.dtype) -> Kernel:
+def _kernel(device: torch.device, tiles: int, shape: Shape, dtype: torch.dtype) -> Kernel:
     major, minor = torch.cuda.get_device_capability(device)
-    defines: dict[str, object] = {"TILES": tiles, **lookup.table_of(dtype)}
+    sizes = {"TILES": tiles, "ROWS": ROWS} | {name.upper(): value for name, value in shape._asdict().items()}
+    defines: dict[str, object] = {**sizes, **lookup.table_of(dtype)}
     if dtype == torch.bfloat16:
         defines["BF16"] = 1
     with torch.cuda.device(device):
         cubin = compile_cubin(SOURCE.read_text(encoding="utf-8"), f"sm_{major}{minor}", defines)
-        return Kernel(cubin, "few_tokens", shared_bytes(tiles))
+        return Kernel(cubin, "few_tokens", shared_bytes(tiles, shape.stages))
 
 
-def threads(tiles: int) -> int:
-    """Of a block: each warp has 16 rows, or 32 where there are many tokens."""
-    return 2 * ROWS if tiles <= 2 else ROWS
-
-
-def shared_bytes(tiles: int) -> int:
+def shared_bytes(tiles: int, stages: int) -> int:
     """As the source lays it out: the table of pairs, that of scales, and of each stage words, tokens and scales."""
     stage = ROWS * GROUP // 2 + 8 * tiles * (2 * GROUP + 16) + 2 * ROWS
-    return 256 * 128 + 256 * 4 + (3 if tiles > 4 else 4) * stage
+    return 256 * 128 + 256 * 4 + stages * stage
 
 
 @functools.cache
