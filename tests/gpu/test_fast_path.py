@@ -72,7 +72,7 @@ def test_products_of_any_number_of_tokens(rows, columns, dtype, clusters, monkey
         assert torch.equal(layer(x), y), "the same bits every time"
 
 
-@pytest.mark.parametrize("parts", few_tokens.PARTS)
+@pytest.mark.parametrize("parts", [*few_tokens.PARTS, 3, 8])
 def test_a_product_cut_into_any_number_of_parts(parts):
     if obstacle := linear.why_not_clusters(torch.device("cuda")):
         pytest.skip(obstacle)
@@ -137,10 +137,17 @@ def test_merged_layers_give_what_each_gives():
 
 
 def test_pixels_made_on_the_gpu_are_those_made_elsewhere():
-    image, statistics = picture(90, 150), {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
-    crop = CropSpec(resize=56, side=56, **statistics)
-    frame = partial(Frame(90, 150).to_square, image, 64, interpolation="bicubic", **statistics)
-    for make in (partial(crop.pixels, image), frame):
+    statistics = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
+    makers = [partial(CropSpec(resize=56, side=56, **statistics).pixels, picture(90, 150))]
+    for height, width in ((90, 150), (150, 90), (480, 640), (336, 200), (1, 700), (30, 20)):
+        noise = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        for side, interpolation in ((64, "bicubic"), (336, "bicubic"), (512, "bilinear")):
+            makers.append(
+                partial(
+                    Frame(height, width).to_square, noise, side, interpolation=interpolation, **statistics
+                )
+            )
+    for make in makers:
         there = make(device=torch.device("cuda"))
         assert there.is_cuda
         torch.testing.assert_close(there.cpu(), make(device=None), rtol=0, atol=1e-6)

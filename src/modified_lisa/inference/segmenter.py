@@ -201,23 +201,19 @@ class Segmenter:
         with torch.inference_mode():
             # All that the GPU has to do is launched before the first wait for it.
             masks = _on_the_images(frames, logits, threshold)
-            finite = [
-                torch.stack((one.isfinite().all(), two.isfinite().all()))
-                for one, two in zip(logits, scores, strict=True)
-            ]
-            told = torch.cat((torch.cat(list(scores)).float(), torch.stack(finite).all(dim=1).float())).cpu()
-        values, fine = told.split((len(told) - len(texts), len(texts)))
-        for text, is_fine in zip(texts, fine.tolist(), strict=True):
-            if not is_fine:
+            # A sum is finite if all are; logits are far from the largest float, and so is their sum.
+            sums = [one.sum(dtype=torch.float32)[None] for one in logits]
+            told = torch.cat([*sums, *(one.float() for one in scores)]).cpu()
+        values = told[len(sums) :].split([len(one) for one in scores])
+        for text, total, score in zip(texts, told[: len(sums)], values, strict=True):
+            if not (bool(total.isfinite()) and bool(score.isfinite().all())):
                 raise ModelLoadError(
                     f"the model's answer to {text!r} is not finite (NaN or infinite); its frozen parts may"
                     " overflow in this precision: try dtype='bf16' or 'fp32' (--dtype), or another checkpoint"
                 )
-        parts = zip(
-            pictures, texts, masks, values.clamp(0, 1).split([len(one) for one in scores]), strict=True
-        )
+        parts = zip(pictures, texts, masks, values, strict=True)
         return [
-            Segmentation(mask.cpu().numpy(), score.numpy(), text, picture.shape[:2], picture)
+            Segmentation(mask.cpu().numpy(), score.clamp(0, 1).numpy(), text, picture.shape[:2], picture)
             for picture, text, mask, score in parts
         ]
 

@@ -129,16 +129,16 @@ def test_the_table_in_macros_is_that_of_the_values(dtype):
     assert torch.equal(values, torch.tensor(NF4_VALUES).to(dtype))
 
 
-@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200))
-def test_columns_are_cut_into_parts_that_are_there(tiles, groups, processors):
-    parts = few_tokens.parts_of(few_tokens.ROWS * tiles, GROUP * groups, processors)
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200), st.integers(1, 3))
+def test_columns_are_cut_into_parts_that_are_there(tiles, groups, processors, blocks):
+    parts = few_tokens.parts_of(few_tokens.ROWS * tiles, GROUP * groups, processors, blocks)
     assert parts in few_tokens.PARTS
     assert parts <= groups
 
 
 def test_a_narrow_matrix_is_cut_and_a_wide_one_is_not():
-    assert few_tokens.parts_of(4096, 4096, 132) == 8  # 32 tiles of rows for twice 132 blocks
-    assert few_tokens.parts_of(few_tokens.ROWS * 264, 4096, 132) == 1
+    assert few_tokens.parts_of(4096, 4096, 132, blocks=2) == 6  # 32 tiles of rows for 132 processors
+    assert few_tokens.parts_of(few_tokens.ROWS * 132, 1024, 132, blocks=2) == 1
 
 
 def test_shared_memory_is_what_a_block_may_have():

@@ -45,7 +45,8 @@ def test_it_gives_the_gradients_of_plain_training(options):
             given = gradients(model, texts)
             assert given.keys() == expected.keys()
             for name, value in given.items():
-                torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6, msg=name)
+                # By the length of the whole: a component that is nearly 0 is a difference of larger numbers.
+                assert (value - expected[name]).norm() <= 1e-5 * expected[name].norm() + 1e-9, name
     release_frozen_parts(model)
     torch.testing.assert_close(gradients(model, BATCHES[0]), wanted[0])
 

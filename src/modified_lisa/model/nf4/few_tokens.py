@@ -28,10 +28,10 @@ class Shape(NamedTuple):
     """On a processor at once, as far as registers and shared memory are concerned."""
 
 
-SHAPES = {1: Shape(1, 4), 2: Shape(1, 4), 4: Shape(2, 4), 6: Shape(2, 3), 8: Shape(2, 3)}
+SHAPES = {1: Shape(1, 3, 3), 2: Shape(1, 3, 3), 4: Shape(2, 4), 6: Shape(2, 3), 8: Shape(2, 3)}
 """By the eights of tokens that a kernel is compiled for."""
-PARTS = (1, 2, 3, 4, 5, 6, 7, 8)
-"""Blocks of a cluster; more than eight are not portable."""
+PARTS = (1, 2, 6)
+"""Blocks of a cluster that are chosen from: up to eight are portable, others than these were slower (H100)."""
 CAPABILITY = (9, 0)
 SOURCE = Path(__file__).with_name("few_tokens.cu")
 
@@ -67,20 +67,28 @@ def multiply(
     rows = packed.codes.shape[0]
     tiles = next(n for n in SHAPES if 8 * n >= tokens)
     shape = shape or SHAPES[tiles]
-    parts = parts or parts_of(rows, columns, _processors(x.device))
+    parts = parts or parts_of(rows, columns, _processors(x.device), shape.blocks)
     _kernel(x.device, tiles, shape, x.dtype)(
         (parts, -(-rows // ROWS)), 2 * ROWS // shape.row_tiles, parts,
         (x, *packed, out, tokens, rows, columns, packed.scale_codes.stride(0)),
     )  # fmt: skip
 
 
-def parts_of(rows: int, columns: int, processors: int) -> int:
-    """How many blocks share 256 rows: the fewest rounds of blocks, each as long as its columns and a start."""
+def parts_of(rows: int, columns: int, processors: int, blocks: int) -> int:
+    """How many blocks share `ROWS` rows of W, with so many ``blocks`` on each of the ``processors`` at once.
+
+    By what was measured (docs/performance.md): a group of columns costs 1 where a block has a processor for itself, 0.8
+    where it shares one; a cluster's start and end cost 5 or 6, in each round of blocks.
+    """
     tiles, groups = -(-rows // ROWS), columns // GROUP
-    return min(
-        (parts for parts in PARTS if parts <= groups),
-        key=lambda parts: -(-tiles * parts // (2 * processors)) * (-(-groups // parts) + 4),
-    )
+
+    def cost(parts: int) -> float:
+        in_a_row = -(-tiles * parts // processors)
+        rounds = -(-tiles * parts // (blocks * processors))
+        each = 1.0 if in_a_row == 1 else 0.8
+        return in_a_row * -(-groups // parts) * each + rounds * {1: 0, 2: 5, 6: 6}[parts]
+
+    return min((parts for parts in PARTS if parts <= groups), key=cost)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modified_lisa.model.availability import why_not
+from modified_lisa.devices import why_not
 from modified_lisa.model.nf4 import few_tokens
 from modified_lisa.model.nf4.ahead import current
 from modified_lisa.model.nf4.few_tokens import why_not_clusters
