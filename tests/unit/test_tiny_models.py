@@ -98,7 +98,7 @@ def test_a_shortened_wording_is_some_of_its_words_in_order(share, seed):
     short = shortened(wording, begins, share, np.random.default_rng(seed))
     assert short[:2] == [0, 2], "what stands before the first word stays"
     options = [
-        sum((word for word, stays in zip(words, chosen, strict=True) if stays), [])
+        [token for word, stays in zip(words, chosen, strict=True) if stays for token in word]
         for chosen in itertools.product((True, False), repeat=4)
         if any(chosen)
     ]
