@@ -12,6 +12,8 @@ BASE = f"vlm, {SPECIFICATION}"
 """What the rows of the bridges differ from in one thing."""
 LORA_RANK = 8
 TOWER = "+ vision tower"
+TOWER_RATE = 0.1
+"""Of the learning rate of all else: at the same rate the tower forgets what it knew (docs/study.md)."""
 
 
 @dataclass(frozen=True)

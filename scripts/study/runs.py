@@ -15,7 +15,8 @@ from optimizers import make_optimizer, rate_at
 from packed import Texts, decode, losses_of, targets_of
 from pool import Split
 from ring import Ahead, on_device
-from rows import Row
+from rows import TOWER_RATE, Row
+from torch import nn
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.files import write_json
@@ -62,8 +63,20 @@ class Run:
         both = row.source == "dual" or row.distilled
         self.names = ("vlm", "sam") if both else ("sam",) if self.finer else (row.source,)
         self.teacher = self._teacher(config) if row.distilled else None
-        self.optimizer = make_optimizer([self.model], settings.lr, self.device)
+        # The vision tower goes slower. What is frozen, as SAM's encoder in its place, has no optimizer.
+        tower = [
+            weight
+            for name, weight in self.model.named_parameters()
+            if name.startswith("vision.encoder.") and weight.requires_grad
+        ]
+        own = {id(weight) for weight in tower}
         self.parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
+        rest = [weight for weight in self.parameters if id(weight) not in own]
+        self.optimizers = [
+            (make_optimizer([nn.ParameterList(weights)], settings.lr, self.device), settings.lr * rate)
+            for weights, rate in ((rest, 1.0), (tower, TOWER_RATE))
+            if weights
+        ]
         self.train = Split(settings.pool, "train")
         rng = np.random.default_rng([seed, 5])
 
@@ -87,14 +100,16 @@ class Run:
 
     def step(self, share: float, *, distils: bool = False) -> torch.Tensor:
         """One step, when ``share`` of all are done; its loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(share, self.settings.lr)
+        for optimizer, peak in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(share, peak)
         batch = self.ahead.next()
         loss = self._distillation(batch) if distils else self._loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
         return loss.detach()
 
     def _squares(self, batch: dict[str, Any]) -> dict[str, Any]:

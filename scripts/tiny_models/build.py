@@ -111,6 +111,12 @@ def main() -> None:
     parser.add_argument(
         "--hold", type=float, default=0.4, help="share of the time after which the VLM's rate falls; 1: never"
     )
+    parser.add_argument(
+        "--drop_words",
+        type=float,
+        default=0.0,
+        help="share of the words that every second query to the VLM loses",
+    )
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes that render")
     parser.add_argument(
         "--capacity",
@@ -214,6 +220,7 @@ def main() -> None:
             text_tokens=options.text_tokens,
             muon_lr=options.muon_lr,
             hold=options.hold,
+            drop_words=options.drop_words,
             captured=options.capture,
             save=save,
             **shared,

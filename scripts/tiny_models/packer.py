@@ -22,13 +22,19 @@ def image_place(tokenizer: Any) -> slice:
 class Packer:
     """Scenes as token rows of one length: the image once, then questions and queries, each blind to the others."""
 
-    def __init__(self, tokenizer: Any, text_tokens: int, answers: float = 0.3) -> None:
+    def __init__(
+        self, tokenizer: Any, text_tokens: int, answers: float = 0.3, drop_words: float = 0.0
+    ) -> None:
+        """``drop_words``: share of the words that every second query loses (`shortened`)."""
         image = tokenizer.convert_tokens_to_ids("<image>")
         place = image_place(tokenizer)
         self.begin = [*tokenizer.encode("USER: "), *[image] * (place.stop - place.start)]
         self.length = -(-(len(self.begin) + text_tokens) // 64) * 64
         self.pad, self.end = int(tokenizer.pad_token_id), int(tokenizer.eos_token_id)
-        self.answers = answers
+        self.answers, self.drop_words = answers, drop_words
+        vocabulary = [tokenizer.convert_ids_to_tokens(number) for number in range(len(tokenizer))]
+        self.begins = np.array([token.startswith("Ġ") for token in vocabulary])
+        """Which tokens a word begins with."""
 
     def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """ids, segment (0: the image's part, -1: padding), positions, each int64 (B, T); said (B, MOST_WORDS), the
@@ -51,7 +57,10 @@ class Packer:
                 number += 1
                 if queries and asked < MOST_QUERIES and not (answers and rng.random() < self.answers):
                     wordings, targets, kind = scene.queries[queries.pop()]
-                    part = [*wordings[int(rng.integers(len(wordings)))], SEG]
+                    wording = wordings[int(rng.integers(len(wordings)))]
+                    if self.drop_words and rng.random() < 0.5:
+                        wording = shortened(wording, self.begins, self.drop_words, rng)
+                    part = [*wording, SEG]
                     if place + len(part) > self.length:
                         break
                     at[row, asked], kinds[row, asked] = place + len(part) - 1, kind
@@ -76,3 +85,14 @@ class Packer:
             "kinds": kinds, "names": np.stack([scene.names for scene in words]),
         }  # fmt: skip
         return {key: torch.from_numpy(value) for key, value in arrays.items()}
+
+
+def shortened(wording: list[int], begins: np.ndarray, share: float, rng: np.random.Generator) -> list[int]:
+    """``wording`` without about ``share`` of its words, so that what is asked for is read from all of them. The tokens
+    before the first that ``begins`` a word stay, and the whole wording where nothing else would."""
+    number = np.cumsum(begins[wording])
+    kept = rng.random(int(number[-1]) + 1) >= share
+    if not kept[1:].any():
+        return wording
+    kept[0] = True
+    return [token for token, stays in zip(wording, kept[number], strict=True) if stays]

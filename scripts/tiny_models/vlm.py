@@ -234,6 +234,7 @@ def train(
     lr: float,
     muon_lr: float,
     hold: float,
+    drop_words: float,
     seed: int,
     compiled: bool,
     captured: bool,
@@ -242,7 +243,7 @@ def train(
 ) -> dict[str, Any]:
     """Train until the clock (`time.monotonic`) says ``until``; returns what was reached."""
     device = ring.device
-    packer = Packer(tokenizer, text_tokens)
+    packer, whole = Packer(tokenizer, text_tokens, drop_words=drop_words), Packer(tokenizer, text_tokens)
     learner.to(device).train()
     if compiled:
         # Layers alone: one is compiled for all of its kind. Not their calls, which carry transformers' hooks.
@@ -293,7 +294,7 @@ def train(
             )
             told = time.monotonic()
         if now - saved > save_every:
-            print(f"vlm {now - began:5.0f} s  val {validate(learner, ring, packer, batch)}", flush=True)
+            print(f"vlm {now - began:5.0f} s  val {validate(learner, ring, whole, batch)}", flush=True)
             save()
             saved = time.monotonic()
     spent = time.monotonic() - began
@@ -303,4 +304,4 @@ def train(
         "steps_per_s": round(step / spent, 2),
         "rendered_per_s": round(ring.rate),
     }
-    return {**result, **validate(learner, ring, packer, batch)}
+    return {**result, **validate(learner, ring, whole, batch)}

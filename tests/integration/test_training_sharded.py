@@ -75,6 +75,8 @@ def test_two_processes_give_what_one_gives(repository: Path, data: Path, tmp_pat
     )
     assert first["training"]["identity"] == second["training"]["identity"]
     for name, value in first["model_state_dict"].items():
+        if name.endswith("k_proj.bias"):
+            continue  # adds the same to all scores of a token: its gradient is 0 but for rounding, which Adam makes large
         torch.testing.assert_close(value, second["model_state_dict"][name], rtol=1e-2, atol=1e-4)
 
 

@@ -1,12 +1,15 @@
 """The scripts that pretrain the bundled models: what they teach is what `ModifiedLISA` will read."""
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from factory import SAM, TEXTS, tiny_model
 from modified_lisa import ModifiedLISA
@@ -83,6 +86,25 @@ def test_the_state_that_learns_to_point_is_the_one_that_becomes_a_mask(tokenizer
         encoding = model.vision(pixels, None)
         theirs = model.seg_states(encoding.tokens, inputs)[0]
     torch.testing.assert_close(states[0][0, 3], theirs, atol=2e-5, rtol=1e-4)
+
+
+@given(share=st.floats(0, 1), seed=st.integers(0, 999))
+def test_a_shortened_wording_is_some_of_its_words_in_order(share, seed):
+    from packer import shortened
+
+    begins = np.array([False, True, False, True, True, False])  # by token: 1, 3 and 4 begin a word
+    wording = [0, 2, 1, 2, 5, 3, 4, 5, 1]
+    words = [[1, 2, 5], [3], [4, 5], [1]]
+    short = shortened(wording, begins, share, np.random.default_rng(seed))
+    assert short[:2] == [0, 2], "what stands before the first word stays"
+    options = [
+        [token for word, stays in zip(words, chosen, strict=True) if stays for token in word]
+        for chosen in itertools.product((True, False), repeat=4)
+        if any(chosen)
+    ]
+    assert short[2:] in options
+    if share == 0:
+        assert short == wording
 
 
 def test_both_trainings_take_steps(tokenizer):
