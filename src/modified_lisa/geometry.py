@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from modified_lisa.errors import ImageError
-from modified_lisa.resize import normalised, resize_on
+from modified_lisa.resize import square_on
 
 __all__ = ["IGNORE", "Frame"]
 
@@ -82,9 +82,7 @@ class Frame:
                 f"got an image of {image.dtype} {tuple(image.shape)}; "
                 f"expected uint8 ({self.height}, {self.width}, 3)"
             )
-        height, width = self.content(side)
-        pixels = normalised(resize_on(device, image, height, width, interpolation), mean, std)
-        return F.pad(pixels, (0, side - width, 0, side - height))
+        return square_on(device, image, self.content(side), side, mean, std, interpolation)
 
     def target_to_grid(self, target: torch.Tensor, side: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
         """A label map as soft targets on the mask decoder's square grid, by averaging areas.

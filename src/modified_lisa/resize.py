@@ -9,10 +9,12 @@ import functools
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from modified_lisa.devices import why_not
 from modified_lisa.images import resize_image
 
-__all__ = ["normalised", "resize_like_pillow", "resize_on"]
+__all__ = ["normalised", "resize_like_pillow", "resize_on", "square_on"]
 
 _DIGITS = 22
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
@@ -24,7 +26,39 @@ def resize_on(
     """uint8 (H, W, 3) -> uint8 (height, width, 3) on ``device``, and made there; None: the CPU. The same bytes."""
     if device is None or device.type == "cpu":
         return torch.tensor(resize_image(image, height, width, interpolation))
-    return resize_like_pillow(torch.tensor(image, device=device), height, width, interpolation)
+    return resize_like_pillow(_uploaded(image, device), height, width, interpolation)
+
+
+def _uploaded(image: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy of ``image`` on ``device``, which a GPU fetches by itself while the host goes on."""
+    if device.type != "cuda":
+        return torch.tensor(image, device=device)
+    pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+    pinned.numpy()[...] = image
+    return pinned.to(device, non_blocking=True)
+
+
+def square_on(
+    device: torch.device | None,
+    image: np.ndarray,
+    content: tuple[int, int],
+    side: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    interpolation: str,
+) -> torch.Tensor:
+    """uint8 (H, W, 3) -> float32 (3, side, side) on ``device``, and made there (None: the CPU): resized to the height and
+    width of ``content`` in the upper left corner, `normalised`, and 0 beside it."""
+    height, width = content
+    if device is not None and why_not(device) is None:
+        from modified_lisa.resize_kernels import square
+
+        old_height, old_width, _ = image.shape
+        across = None if old_width == width else _taps(old_width, width, interpolation, device)
+        down = _taps(old_height, height, interpolation, device)
+        return square(_uploaded(image, device), across, down, side, mean, std, _DIGITS)
+    pixels = normalised(resize_on(device, image, height, width, interpolation), mean, std)
+    return F.pad(pixels, (0, side - width, 0, side - height))
 
 
 def normalised(
@@ -58,6 +92,26 @@ def _resize_axis(image: torch.Tensor, axis: int, size: int, interpolation: str) 
 @functools.lru_cache(maxsize=32)
 def _weights(old: int, new: int, interpolation: str, device: torch.device) -> torch.Tensor:
     """float64 (new, old): whole numbers, ``2**22`` times each pixel's share."""
+    return torch.from_numpy(_table(old, new, interpolation)).to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _taps(old: int, new: int, interpolation: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for `resize_kernels.square`: int32 (new,), the first pixel that counts, and its and the next ones' shares."""
+    if old == new:
+        return torch.arange(new, dtype=torch.int32, device=device), torch.full(
+            (new, 1), 2**_DIGITS, dtype=torch.int32, device=device
+        )
+    table = _table(old, new, interpolation)
+    counts = table != 0
+    firsts, ends = counts.argmax(axis=1), old - counts[:, ::-1].argmax(axis=1)
+    places = firsts[:, None] + np.arange((ends - firsts).max())
+    shares = np.where(places < old, np.take_along_axis(table, np.minimum(places, old - 1), axis=1), 0)
+    return tuple(torch.from_numpy(part.astype(np.int32)).to(device) for part in (firsts, shares))  # type: ignore[return-value]
+
+
+def _table(old: int, new: int, interpolation: str) -> np.ndarray:
+    """As `_weights`."""
     scale = old / new
     stretch = max(scale, 1.0)  # a filter is widened where pixels get fewer
     support = _SUPPORT[interpolation] * stretch
@@ -71,7 +125,7 @@ def _weights(old: int, new: int, interpolation: str, device: torch.device) -> to
         for x, share in zip(range(first, last), shares, strict=True):
             value = share * (1.0 / total) if total else share
             table[place, x] = int(value * 2.0**_DIGITS + (0.5 if value >= 0 else -0.5))
-    return torch.from_numpy(table).to(device)
+    return table
 
 
 def _filter(x: float, interpolation: str) -> float:

@@ -11,14 +11,18 @@ if not torch.cuda.is_available():
 
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
+from torch import nn
 
 from factory import picture
 from modified_lisa import ModifiedLISA, Segmenter
 from modified_lisa.geometry import Frame
 from modified_lisa.inference.runner import PlainRunner
+from modified_lisa.model import fused
 from modified_lisa.model.availability import why_not_fp8
 from modified_lisa.model.fp8.arithmetic import decode
 from modified_lisa.model.fp8.linear import FP8Linear
+from modified_lisa.model.graphs import Graphs
+from modified_lisa.model.nf4 import few_tokens, linear
 from modified_lisa.model.nf4.linear import NF4Linear, decode_fast, merge_nf4
 from modified_lisa.model.original_lisa.protocol import CropSpec
 from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
@@ -46,8 +50,15 @@ def error(given: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("rows", "columns"), [(256, 512), (200, 384), (1024, 4096), (4096, 1408)])
-def test_products_of_any_number_of_tokens(rows, columns, dtype):
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(256, 512), (200, 384), (272, 128), (1024, 4096), (4096, 1408)]
+)
+@pytest.mark.parametrize("clusters", [True, False])
+def test_products_of_any_number_of_tokens(rows, columns, dtype, clusters, monkeypatch):
+    if clusters and (obstacle := linear.why_not_clusters(torch.device("cuda"))):
+        pytest.skip(obstacle)
+    if not clusters:
+        monkeypatch.setattr(linear, "why_not_clusters", lambda device: "switched off")
     layer, weight = nf4(rows, columns, dtype=dtype)
     assert torch.equal(decode_fast(layer.packed, dtype), weight.to(dtype))
     limit = 0.005 if dtype == torch.bfloat16 else 0.001  # of a 16-bit product with rounded weights
@@ -59,6 +70,59 @@ def test_products_of_any_number_of_tokens(rows, columns, dtype):
         assert error(y, x.double() @ weight.double().T) < limit
         assert error(x.grad, gradient.double() @ weight.double()) < limit
         assert torch.equal(layer(x), y), "the same bits every time"
+
+
+@pytest.mark.parametrize("parts", [*few_tokens.PARTS, 3, 8])
+def test_a_product_cut_into_any_number_of_parts(parts):
+    if obstacle := linear.why_not_clusters(torch.device("cuda")):
+        pytest.skip(obstacle)
+    layer, weight = nf4(
+        528, 1408
+    )  # eleven groups of columns: the parts are not alike, and rows of the last tile are none
+    x = torch.randn(37, 1408, device="cuda", dtype=torch.bfloat16)
+    out = torch.full((40, 528), 7.0, device="cuda", dtype=torch.bfloat16)
+    few_tokens.multiply(x, layer.packed, out[:37], parts)
+    assert error(out[:37], x.double() @ weight.double().T) < 0.005
+    assert (out[37:] == 7).all(), "nothing is written behind the last token"
+
+
+def test_matrices_decoded_one_product_early_are_the_same():
+    layers = [
+        nf4(rows, columns, seed)[0] for seed, (rows, columns) in enumerate([(512, 256), (256, 512)] * 3)
+    ]
+    order = [*layers, layers[0], layers[1]]  # each a second time is as good
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        for layer in order:
+            x = layer(x)
+        return x
+
+    graphs = Graphs(run, nn.ModuleList([nn.Linear(1, 1).cuda(), *layers]))
+    for seed in range(3):
+        x = torch.randn(
+            200, 256, device="cuda", generator=torch.Generator("cuda").manual_seed(seed)
+        ).bfloat16()
+        assert torch.equal(graphs(x), run(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("tokens", "heads", "groups", "width"), [(1, 4, 4, 64), (37, 6, 2, 32), (640, 32, 32, 128)]
+)
+def test_own_elementwise_kernels_give_what_the_definitions_give(dtype, tokens, heads, groups, width):
+    torch.manual_seed(0)
+    rows = torch.randn(2, tokens, (heads + 2 * groups) * width, device="cuda", dtype=dtype)
+    query, key, _ = rows.split([heads * width, groups * width, groups * width], dim=-1)
+    query, key = (x.unflatten(-1, (-1, width)).transpose(1, 2) for x in (query, key))
+    for shared in (1, 2):
+        angles = torch.randn(shared, tokens, width, device="cuda")
+        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        exact = fused._rotate(*(x.double() for x in (query, key, cos, sin)))
+        for given, wanted in zip(fused._rotary(query, key, cos, sin), exact, strict=True):
+            torch.testing.assert_close(given, wanted.to(dtype))
+    gate, up = rows[..., : 2 * 100].split(100, dim=-1)
+    exact = fused._silu_times(gate.double(), up.double()).to(dtype)
+    torch.testing.assert_close(fused._gated(gate, up), exact)
 
 
 def test_merged_layers_give_what_each_gives():
@@ -73,10 +137,17 @@ def test_merged_layers_give_what_each_gives():
 
 
 def test_pixels_made_on_the_gpu_are_those_made_elsewhere():
-    image, statistics = picture(90, 150), {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
-    crop = CropSpec(resize=56, side=56, **statistics)
-    frame = partial(Frame(90, 150).to_square, image, 64, interpolation="bicubic", **statistics)
-    for make in (partial(crop.pixels, image), frame):
+    statistics = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
+    makers = [partial(CropSpec(resize=56, side=56, **statistics).pixels, picture(90, 150))]
+    for height, width in ((90, 150), (150, 90), (480, 640), (336, 200), (1, 700), (30, 20)):
+        noise = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        for side, interpolation in ((64, "bicubic"), (336, "bicubic"), (512, "bilinear")):
+            makers.append(
+                partial(
+                    Frame(height, width).to_square, noise, side, interpolation=interpolation, **statistics
+                )
+            )
+    for make in makers:
         there = make(device=torch.device("cuda"))
         assert there.is_cuda
         torch.testing.assert_close(there.cpu(), make(device=None), rtol=0, atol=1e-6)

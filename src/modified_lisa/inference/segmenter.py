@@ -196,32 +196,40 @@ class Segmenter:
     ) -> list[Segmentation]:
         """Decoded masks (N_i, 256, 256) and predicted IoU (N_i,) of each query as its `Segmentation`."""
         check_threshold(threshold)
-        parts = zip(pictures, texts, frames, logits, scores, strict=True)
+        if not texts:
+            return []
         with torch.inference_mode():
-            return [self._result(*part, threshold) for part in parts]
+            # All that the GPU has to do is launched before the first wait for it.
+            masks = _on_the_images(frames, logits, threshold)
+            # A sum is finite if all are; logits are far from the largest float, and so is their sum.
+            sums = [one.sum(dtype=torch.float32)[None] for one in logits]
+            told = torch.cat([*sums, *(one.float() for one in scores)]).cpu()
+        values = told[len(sums) :].split([len(one) for one in scores])
+        for text, total, score in zip(texts, told[: len(sums)], values, strict=True):
+            if not (bool(total.isfinite()) and bool(score.isfinite().all())):
+                raise ModelLoadError(
+                    f"the model's answer to {text!r} is not finite (NaN or infinite); its frozen parts may"
+                    " overflow in this precision: try dtype='bf16' or 'fp32' (--dtype), or another checkpoint"
+                )
+        parts = zip(pictures, texts, masks, values, strict=True)
+        return [
+            Segmentation(mask.cpu().numpy(), score.clamp(0, 1).numpy(), text, picture.shape[:2], picture)
+            for picture, text, mask, score in parts
+        ]
 
-    @staticmethod
-    def _result(
-        picture: NDArray[np.uint8],
-        text: str,
-        frame: Frame,
-        logits: torch.Tensor,
-        scores: torch.Tensor,
-        threshold: float,
-    ) -> Segmentation:
-        if not (bool(logits.isfinite().all()) and bool(scores.isfinite().all())):
-            raise ModelLoadError(
-                f"the model's answer to {text!r} is not finite (NaN or infinite); its frozen parts may"
-                " overflow in this precision: try dtype='bf16' or 'fp32' (--dtype), or another checkpoint"
-            )
-        masks = frame.mask_to_image(logits) > threshold
-        return Segmentation(
-            masks=masks.cpu().numpy(),
-            scores=scores.clamp(0, 1).float().cpu().numpy(),
-            text=text,
-            size=picture.shape[:2],
-            image=picture,
-        )
+
+TOGETHER = 16
+"""Masks of one image that are enlarged at once; 4 MB each, and as much again."""
+
+
+def _on_the_images(
+    frames: Sequence[Frame], logits: Sequence[torch.Tensor], threshold: float
+) -> Sequence[torch.Tensor]:
+    """bool (N_i, H_i, W_i) of each query, where the logits (N_i, 256, 256) are."""
+    counts = [len(part) for part in logits]
+    if len(frames) > 1 and len(set(frames)) == 1 and sum(counts) <= TOGETHER:
+        return (frames[0].mask_to_image(torch.cat(list(logits))) > threshold).split(counts)
+    return [frame.mask_to_image(part) > threshold for frame, part in zip(frames, logits, strict=True)]
 
 
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:

@@ -1,26 +1,13 @@
-"""Whether this machine can run the fast path (CUDA, Triton, and the compiler that Triton needs), and fp8."""
+"""Whether a model can be captured as CUDA graphs, and whether a GPU multiplies in fp8."""
 
-import importlib.util
-import os
-import shutil
 from typing import Any
 
 import torch
 
+from modified_lisa.devices import why_not
 from modified_lisa.errors import ConfigError
 
-__all__ = ["require_fp8", "why_not", "why_not_captured", "why_not_fp8"]
-
-
-def why_not(device: torch.device) -> str | None:
-    """What keeps a model on ``device`` from being captured, in words; None if nothing does."""
-    if device.type != "cuda":
-        return f"the model is on {str(device)!r}, not on a CUDA device"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton, which comes with PyTorch for CUDA on Linux, is not installed"
-    if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "cc", "clang"))):
-        return "Triton needs a C compiler (gcc, or the one that CC names), and there is none"
-    return None
+__all__ = ["require_fp8", "why_not_captured", "why_not_fp8"]
 
 
 def why_not_captured(model: Any) -> str | None:

@@ -42,6 +42,37 @@ def _rotate(
     return turn(query), turn(key)
 
 
+def _rotary(
+    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Takes the place of transformers' ``apply_rotary_pos_emb``."""
+    width = query.shape[-1]
+    whole = unsqueeze_dim == 1 and cos.ndim == 3 and cos.shape[-1] == width and width & (width - 1) == 0
+    if whole and _kernels_serve(query, key, cos, sin):
+        from modified_lisa.model.fused_kernels import rotate
+
+        return rotate(query, key, cos, sin)
+    return _compiled(_rotate)(query, key, cos, sin)
+
+
+def _gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    if gate.ndim > 1 and _kernels_serve(gate, up):
+        from modified_lisa.model.fused_kernels import silu_times
+
+        return silu_times(gate, up)
+    return _compiled(_silu_times)(gate, up)
+
+
+def _kernels_serve(*tensors: torch.Tensor) -> bool:
+    """Whether this package's kernels can be used: on a GPU, without a gradient, of one dtype, each row in one piece."""
+    return (
+        tensors[0].is_cuda
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+        and all(tensor.stride(-1) == 1 for tensor in tensors)
+        and len({tensor.dtype for tensor in tensors}) == 1
+    )
+
+
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(1.702 * x)
 
@@ -78,12 +109,7 @@ def fused(model: nn.Module) -> Iterator[None]:
                     target.forward = forward
                     undo.callback(target.__dict__.pop, "forward", None)
         for source in {sys.modules[type(module).__module__] for module in model.modules()}:
-            if not source.__name__.startswith("transformers.models.llama."):
-                continue
-            for name, value in (
-                ("apply_rotary_pos_emb", _compiled(_rotate)),
-                ("create_causal_mask", _given_mask),
-            ):
+            for name, value in _FUNCTIONS.get(source.__name__, {}).items():
                 undo.callback(setattr, source, name, getattr(source, name))
                 setattr(source, name, value)
         yield
@@ -132,12 +158,52 @@ def _given_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) 
     return attention_mask
 
 
+_PIECE = 256
+"""Cells whose values are summed together."""
+
+
+def _cells_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of SAM's mask decoder, as in transformers' ``eager_attention_forward``: (B, h, L, d) each.
+
+    A few tokens' sums over thousands of cells are one long row for each head; cut into pieces they occupy the GPU.
+    """
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    pieces, rest = divmod(value.shape[2], _PIECE)
+    if pieces < 4 or rest or query.shape[2] > 64:
+        output = torch.matmul(weights, value)
+    else:
+        cut = weights.unflatten(-1, (pieces, _PIECE)).transpose(2, 3)
+        output = torch.matmul(cut, value.unflatten(2, (pieces, _PIECE))).sum(dim=2)
+    return output.transpose(1, 2).contiguous(), weights
+
+
+_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+    "transformers.models.llama.modeling_llama": {
+        "apply_rotary_pos_emb": _rotary,
+        "create_causal_mask": _given_mask,
+    },
+    "transformers.models.sam.modeling_sam": {"eager_attention_forward": _cells_attention},
+}
+"""{module: {function: what takes its place}}."""
+
+
 def _replacement(module: Any) -> Callable[..., Any] | None:
     kind = type(module).__name__
     if kind == "LlamaRMSNorm":
         return lambda x: _compiled(_rms_norm)(x, module.weight, module.variance_epsilon)
     if kind == "LlamaMLP" and type(module.act_fn).__name__ in ("SiLU", "SiLUActivation"):
-        return lambda x: module.down_proj(_compiled(_silu_times)(module.gate_proj(x), module.up_proj(x)))
+        return lambda x: module.down_proj(_gated(module.gate_proj(x), module.up_proj(x)))
     if kind == "QuickGELUActivation":
         return _compiled(_quick_gelu)
     return None

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from modified_lisa.model.fused import fused
+from modified_lisa.model.nf4.ahead import DecodeAhead
 
 __all__ = ["Graphs", "bucket"]
 
@@ -31,7 +32,8 @@ def bucket(length: int, step: int = 32) -> int:
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     """The stream of all captures: cuBLAS keeps 32 MiB for each stream that it has ever seen, 1 GiB for the 32 that
     torch hands out in turn."""
-    return torch.cuda.Stream(device)
+    # Before whatever else a graph does beside it (`DecodeAhead`).
+    return torch.cuda.Stream(device, priority=-1)
 
 
 class Graphs:
@@ -40,7 +42,7 @@ class Graphs:
     Args:
         function: tensors (or None) to a nest of tensors. It may not wait for the GPU, nor use gradients.
         model: its elementwise work is fused while capturing (`fused`).
-        fuse: False: leave that work as transformers writes it.
+        fuse: False: leave that work as transformers writes it, and decode 4-bit weights one after another.
         pool: memory that several `Graphs` may share if they are never replayed at the same time.
 
     The result of a call is overwritten by the next call of any graph of the same pool; clone what must stay.
@@ -92,14 +94,16 @@ class Graphs:
         with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(device), fusing:
             static = [None if x is None else x.to(device, copy=True) for x in inputs]
             side = _side_stream(device)
+            ahead = DecodeAhead(device)
             side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # compiles, chooses algorithms, allocates workspaces
-                for _ in range(2):
+            for _ in range(2):  # compiles, chooses algorithms, allocates workspaces
+                with torch.cuda.stream(side), ahead.learning():
                     self.function(*static)
             torch.cuda.current_stream().wait_stream(side)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool, stream=side):
+            following = ahead.following() if self.fuse else contextlib.nullcontext()
+            with torch.cuda.graph(graph, pool=self.pool, stream=side), following:
                 outputs = self.function(*static)
         self._graphs[key] = (graph, static, outputs)
         self.capture_seconds += time.perf_counter() - start

@@ -103,6 +103,9 @@ def run_rest(
     after = keys.length + torch.arange(embeds.shape[1], device=embeds.device)[None]
     if mask is None:
         mask = block_mask(torch.zeros_like(after), keys.length)
+    # As what is added to the scores: made of bools, it would be made anew in every layer.
+    bias = torch.zeros(mask.shape, dtype=embeds.dtype, device=embeds.device)
+    bias.masked_fill_(~mask, torch.finfo(embeds.dtype).min)
 
     rows, length, end = len(embeds), keys.length, keys.length + embeds.shape[1]
 
@@ -119,7 +122,7 @@ def run_rest(
 
     return language_model(
         inputs_embeds=embeds,
-        attention_mask=mask,
+        attention_mask=bias,
         position_ids=after if positions is None else positions,
         use_cache=True,
         **given_cache(function_cache(join, keys.length)),

@@ -90,15 +90,13 @@ class LisaProcessor:
             raise ConfigError("got no images; give at least one image and its text")
         arrays = [read_image(image) for image in images]
         frames = [self.frame(array.shape[0], array.shape[1]) for array in arrays]
-        rows = [self.encode(text) for text in texts]
-        if not squares:
-            return self.assemble(rows, frames, None, None)
-        return self.assemble(
-            rows,
-            frames,
-            self.vlm_squares(arrays, frames, device),
-            self.sam_squares(arrays, frames, device),
+        # The images first: a GPU resizes them while the words are read here.
+        pixels = (
+            (self.vlm_squares(arrays, frames, device), self.sam_squares(arrays, frames, device))
+            if squares
+            else (None, None)
         )
+        return self.assemble([self.encode(text) for text in texts], frames, *pixels)
 
     def assemble(
         self,

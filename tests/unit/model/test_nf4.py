@@ -10,9 +10,10 @@ from bitsandbytes.nn import Linear4bit, Params4bit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modified_lisa.model.nf4 import lookup
+from modified_lisa.model.nf4 import few_tokens, lookup
+from modified_lisa.model.nf4.ahead import DecodeAhead, current
 from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4, suits
-from modified_lisa.model.nf4.packing import NF4_VALUES, decode, pack
+from modified_lisa.model.nf4.packing import GROUP, NF4_VALUES, decode, pack
 
 
 def linear4bit(rows: int, columns: int, seed: int = 0, **changes) -> Linear4bit:
@@ -116,3 +117,43 @@ def test_the_look_up_in_registers_is_the_table(word):
     for assembly, dtype in ((lookup.BF16_ASM, torch.bfloat16), (lookup.FP16_ASM, torch.float16)):
         halves = torch.tensor(run(assembly, word), dtype=torch.int32).to(torch.int16).view(dtype)
         assert torch.equal(halves, values.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_table_in_macros_is_that_of_the_values(dtype):
+    table = {name: bytes.fromhex(text[2:-1])[::-1] for name, text in lookup.table_of(dtype).items()}
+    low, high = (b"".join(table[f"{name}{number}"] for number in range(4)) for name in ("LOW", "HIGH"))
+    values = torch.frombuffer(
+        bytearray(byte for both in zip(low, high, strict=True) for byte in both), dtype=dtype
+    )
+    assert torch.equal(values, torch.tensor(NF4_VALUES).to(dtype))
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200), st.integers(1, 3))
+def test_columns_are_cut_into_parts_that_are_there(tiles, groups, processors, blocks):
+    parts = few_tokens.parts_of(few_tokens.ROWS * tiles, GROUP * groups, processors, blocks)
+    assert parts in few_tokens.PARTS
+    assert parts <= groups
+
+
+def test_a_narrow_matrix_is_cut_and_a_wide_one_is_not():
+    assert few_tokens.parts_of(4096, 4096, 132, blocks=2) == 6  # 32 tiles of rows for 132 processors
+    assert few_tokens.parts_of(few_tokens.ROWS * 132, 1024, 132, blocks=2) == 1
+
+
+def test_shared_memory_is_what_a_block_may_have():
+    for tiles, shape in few_tokens.SHAPES.items():
+        room = few_tokens.shared_bytes(tiles, shape.stages) + 1024
+        assert shape.blocks * room <= 228 * 1024, "so many blocks share a processor"
+        assert 8 * tiles * (few_tokens.ROWS + 4) * 4 <= room, "the sums take the stages' place"
+    assert 8 * max(few_tokens.SHAPES) == few_tokens.MOST_TOKENS
+
+
+def test_another_order_than_the_one_learned_is_an_error():
+    ahead = DecodeAhead(torch.device("cpu"))
+    layer = object()
+    with ahead.following():
+        assert current() is ahead
+        with pytest.raises(RuntimeError, match="another order"):
+            ahead.weight(layer)
+    assert current() is None

@@ -33,6 +33,35 @@ def gradients(model, texts):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def check_alike(given, expected) -> None:
+    """By the length of each weight's gradient: in float32, a component that is nearly 0 is what rounding left of others."""
+    assert given.keys() == expected.keys()
+    for name, value in given.items():
+        if not name.endswith(
+            "k_proj.bias"
+        ):  # its gradient is 0, but for rounding: it adds the same to all scores
+            assert (value - expected[name]).norm() <= 1e-4 * expected[name].norm(), name
+
+
+@pytest.mark.parametrize("state", ["at", "before"])
+def test_it_gives_the_states_and_gradients_of_plain_training_in_float64(state):
+    model = tiny_model(seg_state=state).double().train()
+    tokens = torch.randn(3, 16, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def run(texts):
+        model.zero_grad()
+        images = [picture(30, 50, seed=row) for row in range(len(texts))]
+        states = model.seg_states(tokens[: len(texts)], model.processor(images, texts))
+        states.square().sum().backward()
+        return states.detach(), model.seg_embedding.row.grad.clone()
+
+    wanted = [run(texts) for texts in BATCHES]
+    capture_frozen_parts(model)
+    for _ in range(2):
+        for texts, expected in zip(BATCHES, wanted, strict=True):
+            torch.testing.assert_close(run(texts), expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"vision_source": "dual"}, {"seg_state": "before"}, {"train_mask_decoder": True}], ids=str
 )
@@ -42,12 +71,9 @@ def test_it_gives_the_gradients_of_plain_training(options):
     assert "captured" in capture_frozen_parts(model)
     for _ in range(2):  # the second time every buffer has been used by other batches
         for texts, expected in zip(BATCHES, wanted, strict=True):
-            given = gradients(model, texts)
-            assert given.keys() == expected.keys()
-            for name, value in given.items():
-                torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6, msg=name)
+            check_alike(gradients(model, texts), expected)
     release_frozen_parts(model)
-    torch.testing.assert_close(gradients(model, BATCHES[0]), wanted[0])
+    check_alike(gradients(model, BATCHES[0]), wanted[0])
 
 
 @pytest.mark.parametrize(

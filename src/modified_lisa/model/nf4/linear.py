@@ -9,14 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modified_lisa.model.availability import why_not
+from modified_lisa.devices import why_not
+from modified_lisa.model.nf4 import few_tokens
+from modified_lisa.model.nf4.ahead import current
+from modified_lisa.model.nf4.few_tokens import why_not_clusters
 from modified_lisa.model.nf4.packing import BLOCK, GROUP, NF4_VALUES, SCALES, Packed, pack, pack_scales
 
 __all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "merge_nf4", "use_fast_nf4"]
 
 logger = logging.getLogger(__name__)
 
-FEW_TOKENS = 64
+FEW_TOKENS = few_tokens.MOST_TOKENS
 """Up to here the product is made straight from 4 bit; above, decoding costs less than reading x so often."""
 
 
@@ -26,7 +29,7 @@ class NF4Linear(nn.Module):
     Takes the place of a bitsandbytes ``Linear4bit`` on a CUDA device, and holds the same weights in as many
     bytes. The gradient flows to the input alone. Up to `FEW_TOKENS` rows are multiplied straight from 4 bit;
     more make the layer decode its matrix into a buffer, which stays in the GPU's cache where it fits, and
-    call the usual 16-bit product.
+    call the usual 16-bit product. Graphs decode it beside the product before (`ahead`).
     """
 
     codes: torch.Tensor
@@ -70,6 +73,10 @@ class NF4Linear(nn.Module):
         """(..., in_features) -> (..., out_features), in x's dtype; computed in ``dtype``."""
         return _Product.apply(x.to(self.dtype), self).to(x.dtype)
 
+    def decoded(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """W (out_features, in_features) in 16 bit, made in ``out`` if that is given."""
+        return decode_fast(self.packed, self.dtype, out)
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, NF4, {self.dtype}"
 
@@ -94,7 +101,8 @@ def _multiply(x: torch.Tensor, layer: NF4Linear, width: int, *, back: bool) -> t
     """x W^T, or x W with ``back``; (..., K or N) -> (..., width)."""
     flat = x.reshape(-1, x.shape[-1])
     if len(flat) > FEW_TOKENS:
-        weight = decode_fast(layer.packed, layer.dtype)
+        ahead = None if back else current()
+        weight = layer.decoded() if ahead is None else ahead.weight(layer)
         return F.linear(x, weight.T if back else weight)
     out = flat.new_empty(len(flat), width)
     if len(flat):
@@ -102,12 +110,13 @@ def _multiply(x: torch.Tensor, layer: NF4Linear, width: int, *, back: bool) -> t
     return out.view(*x.shape[:-1], width)
 
 
-def decode_fast(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
-    """`packing.decode` by one kernel: the same bits."""
+def decode_fast(packed: Packed, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
+    """`packing.decode` by one kernel: the same bits. ``out``: (rows, columns) to write to."""
     from modified_lisa.model.nf4.kernels import decode_kernel
 
     rows, columns = packed.codes.shape[0], 8 * packed.codes.shape[1]
-    out = torch.empty(rows, columns, dtype=dtype, device=packed.codes.device)
+    if out is None:
+        out = torch.empty(rows, columns, dtype=dtype, device=packed.codes.device)
     grid = (-(-rows // DECODE_ROWS), columns // GROUP)
     decode_kernel[grid](
         *packed,
@@ -136,6 +145,10 @@ FORWARD, BACKWARD = Shape(64, 3, 4), Shape(128, 3, 4)
 
 
 def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> None:
+    packed = layer.packed
+    if not back and why_not_clusters(x.device) is None and few_tokens.suits(x, packed):
+        few_tokens.multiply(x, packed, out)
+        return
     from modified_lisa.model.nf4.kernels import backward_kernel, forward_kernel
 
     tokens = max(16, 1 << (len(x) - 1).bit_length())
@@ -150,7 +163,7 @@ def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> No
     split = -(-steps // -(-steps // split))  # no part without a step
     partial = x.new_empty(split * tiles * area if split > 1 else 1, dtype=torch.float32)
     kernel[(tiles, split)](
-        x, *layer.packed, out, partial, layer.locks, len(x), rows, columns, layer.scale_codes.stride(0),
+        x, *packed, out, partial, layer.locks, len(x), rows, columns, layer.scale_codes.stride(0),
         TOKENS=tokens, ROWS=shape.rows, SPLIT=split, num_warps=shape.warps,
         enable_fp_fusion=False,
     )  # fmt: skip
@@ -238,11 +251,14 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
                 # At once, not when the garbage collector finds it: two copies of a 7B model are 3 GiB too many.
                 child.weight.data, child.weight.quant_state = child.weight.data.new_empty(0), None
                 fast += 1
+    device = layers[0][2].weight.device
+    triton = why_not_clusters(device) if fast else None
     logger.info(
-        "4-bit products: %d layers by this package's kernels (up to %d tokens straight from 4 bit, more by "
+        "4-bit products: %d layers by this package's kernels (up to %d tokens straight from 4 bit%s, more by "
         "decoding once), %d by bitsandbytes%s",
         fast,
         FEW_TOKENS,
+        f", by Triton instead of CUDA C++: {triton}" if triton else "",
         len(layers) - fast,
         f" ({obstacle})" if obstacle else "",
     )

@@ -8,9 +8,11 @@ word are four selectors as they are.
 
 import struct
 
+import torch
+
 from modified_lisa.model.nf4.packing import NF4_VALUES
 
-__all__ = ["BF16_ASM", "FLOAT32_ASM", "FP16_ASM"]
+__all__ = ["BF16_ASM", "FLOAT32_ASM", "FP16_ASM", "table_of"]
 
 
 def _planes(values: list[bytes]) -> list[list[int]]:
@@ -72,6 +74,20 @@ def _bf16(value: float) -> bytes:
     return struct.pack("<H", (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
 
 
+_SIXTEEN = {
+    torch.bfloat16: [_bf16(value) for value in NF4_VALUES],
+    torch.float16: [struct.pack("<e", value) for value in NF4_VALUES],
+}
 FLOAT32_ASM = _asm32()
-BF16_ASM = _asm16([_bf16(value) for value in NF4_VALUES])
-FP16_ASM = _asm16([struct.pack("<e", value) for value in NF4_VALUES])
+BF16_ASM = _asm16(_SIXTEEN[torch.bfloat16])
+FP16_ASM = _asm16(_SIXTEEN[torch.float16])
+
+
+def table_of(dtype: torch.dtype) -> dict[str, str]:
+    """The values in 16 bits, as the macros of `few_tokens.cu`: their lower bytes in four words, their higher ones."""
+    planes = _planes(_SIXTEEN[dtype])
+    return {
+        f"{name}{number}": f"{word:#010x}u"
+        for name, words in zip(("LOW", "HIGH"), planes, strict=True)
+        for number, word in enumerate(words)
+    }

@@ -1,0 +1,40 @@
+"""What stands in for transformers' functions while graphs are captured gives the same values."""
+
+import pytest
+import torch
+from torch import nn
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.sam import modeling_sam
+
+from modified_lisa.model import fused
+
+
+@pytest.mark.parametrize("cells", [1024, 4096, 100, 1000])
+@pytest.mark.parametrize("tokens", [1, 7, 100])
+def test_attention_over_cells_in_pieces(cells, tokens):
+    torch.manual_seed(0)
+    query, key, value = (
+        torch.randn(2, 3, length, 16, dtype=torch.float64) for length in (tokens, cells, cells)
+    )
+    wanted, weights = modeling_sam.eager_attention_forward(nn.Identity(), query, key, value, None, 0.25)
+    given, same = fused._cells_attention(nn.Identity(), query, key, value, None, 0.25)
+    torch.testing.assert_close(given, wanted, rtol=1e-6, atol=1e-9)  # the softmax is float32 in both
+    torch.testing.assert_close(same, weights)
+
+
+def test_attention_of_the_decoder_is_replaced_within_and_not_after():
+    model = nn.ModuleList([modeling_sam.SamAttention(modeling_sam.SamMaskDecoderConfig())])
+    before = modeling_sam.eager_attention_forward
+    with fused.fused(model):
+        assert modeling_sam.eager_attention_forward is fused._cells_attention
+    assert modeling_sam.eager_attention_forward is before
+
+
+def test_rotations_are_those_of_transformers():
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8)
+    cos, sin = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    for given, wanted in zip(
+        fused._rotate(query, key, cos, sin), apply_rotary_pos_emb(query, key, cos, sin), strict=True
+    ):
+        torch.testing.assert_close(given, wanted)
