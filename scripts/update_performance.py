@@ -3,8 +3,8 @@
 
 Reads benchmarks/results/*.json, which ``modified-lisa benchmark --out`` wrote, and rewrites what stands between the
 markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``. The page gets the tables of all runs; the README, of
-the machine that was measured last, the latencies of the newest run that has ours and the original, eager and sped up, and the
-training steps of the newest run that has them. Numbers of two runs are never divided by each other.
+the machine that was measured last, the latencies and further queries of the newest run that has ours and the original, eager and sped
+up, and the training steps of the newest run that has them. Numbers of two runs are never divided by each other.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 from modified_lisa.benchmark.plot import plot_stages
 from modified_lisa.benchmark.report import tables
-from modified_lisa.benchmark.summary import summary, training_summary
+from modified_lisa.benchmark.summary import session_summary, summary, training_summary
 from modified_lisa.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,8 @@ def main() -> int:
     blocks = {
         root / "README.md": [
             *summary(whole),
+            "",
+            *session_summary(whole),
             *(["", *training_summary(trained)] if trained else []),
             "",
             f"![Latency by stage]({plot.relative_to(root).as_posix()})",

@@ -56,7 +56,8 @@ def square_on(
         old_height, old_width, _ = image.shape
         across = None if old_width == width else _taps(old_width, width, interpolation, device)
         down = _taps(old_height, height, interpolation, device)
-        return square(_uploaded(image, device), across, down, side, mean, std, _DIGITS)
+        with torch.cuda.device(device):
+            return square(_uploaded(image, device), across, down, side, mean, std, _DIGITS)
     pixels = normalised(resize_on(device, image, height, width, interpolation), mean, std)
     return F.pad(pixels, (0, side - width, 0, side - height))
 

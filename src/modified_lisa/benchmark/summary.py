@@ -3,7 +3,7 @@
 from modified_lisa.benchmark.markdown import factor, markdown, number
 from modified_lisa.benchmark.report import Row, in_order, rows_of, totals, training
 
-__all__ = ["summary", "training_summary"]
+__all__ = ["session_summary", "summary", "training_summary"]
 
 
 def summary(results: Row) -> list[str]:
@@ -25,6 +25,26 @@ def summary(results: Row) -> list[str]:
         ),
     )  # fmt: skip
     return [_heading(results), "", *table]
+
+
+def session_summary(results: Row) -> list[str]:
+    """The README's table of further queries about an image: milliseconds from the words to the masks."""
+    rows = [row for row in rows_of(results, "session") if (row["arm"], row["mode"]) == ("vlm", "fast")]
+    cases = list(dict.fromkeys((row["tokens"], row["queries"]) for row in rows))
+    times = {(row["precision"], row["tokens"], row["queries"]): row["total_ms"] for row in rows}
+    return markdown(
+        (
+            "further queries about the same image, ms",
+            *(
+                f"{tokens} tokens" if queries == 1 else f"{queries} of {tokens} at once"
+                for tokens, queries in cases
+            ),
+        ),
+        (
+            (precision, *(number(times.get((precision, *case))) for case in cases))
+            for precision in dict.fromkeys(row["precision"] for row in rows)
+        ),
+    )
 
 
 def training_summary(results: Row) -> list[str]:

@@ -37,6 +37,9 @@ def merge_projections(language_model: nn.Module) -> int:
                 # Not registered: the layers hold these weights already, under the names that users know.
                 module.__dict__[_ATTRIBUTE] = (names, product, [layer.out_features for layer in layers])
                 merged += 1
+    if merged and torch.cuda.is_available():
+        # The pieces that the weights were moved from: no graph could use them, as its memory is a pool of its own.
+        torch.cuda.empty_cache()
     return merged
 
 

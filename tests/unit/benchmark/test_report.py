@@ -10,7 +10,7 @@ from PIL import Image
 from modified_lisa.benchmark.markdown import markdown
 from modified_lisa.benchmark.plot import plot_stages
 from modified_lisa.benchmark.report import ablation, latency, tables, with_shares
-from modified_lisa.benchmark.summary import summary, training_summary
+from modified_lisa.benchmark.summary import session_summary, summary, training_summary
 
 MEMORY = {"peak_gib": 4.5, "card_gib": 5.5}
 
@@ -145,3 +145,18 @@ def test_the_script_fills_the_pages(tmp_path, repository):
 def test_the_summary_names_the_machine():
     assert summary(results())[0].startswith("*GPU X, 2026-01-02 ")
     assert training_summary(results())[2:]
+
+
+def test_the_summary_of_further_queries():
+    rows = [
+        {"what": "session", "precision": precision, "arm": arm, "mode": mode, "tokens": tokens, "queries": queries, "total_ms": ms}
+        for precision, arm, mode, tokens, queries, ms in (
+            ("bf16", "vlm", "fast", 16, 1, 8.0), ("nf4", "vlm", "fast", 16, 1, 6.0), ("nf4", "vlm", "fast", 16, 4, 9.0),
+            ("nf4", "vlm", "eager", 16, 1, 70.0), ("nf4", "sam", "fast", 16, 1, 80.0),
+        )
+    ]  # fmt: skip
+    table = session_summary({**results(), "rows": rows})
+    assert [part.strip() for part in table[0].strip("|").split("|")][1:] == ["16 tokens", "4 of 16 at once"]
+    assert cells(table, "nf4")[1:] == ["6.00", "9.00"]
+    assert cells(table, "bf16")[1] == "8.00"
+    assert not any("70" in line or "80" in line for line in table)

@@ -100,13 +100,14 @@ class _Product(torch.autograd.Function):
 def _multiply(x: torch.Tensor, layer: NF4Linear, width: int, *, back: bool) -> torch.Tensor:
     """x W^T, or x W with ``back``; (..., K or N) -> (..., width)."""
     flat = x.reshape(-1, x.shape[-1])
-    if len(flat) > FEW_TOKENS:
-        ahead = None if back else current()
-        weight = layer.decoded() if ahead is None else ahead.weight(layer)
-        return F.linear(x, weight.T if back else weight)
-    out = flat.new_empty(len(flat), width)
-    if len(flat):
-        _few(flat.contiguous(), layer, out, back)
+    with torch.cuda.device(x.device):  # kernels are launched on the current one
+        if len(flat) > FEW_TOKENS:
+            ahead = None if back else current()
+            weight = layer.decoded() if ahead is None else ahead.weight(layer)
+            return F.linear(x, weight.T if back else weight)
+        out = flat.new_empty(len(flat), width)
+        if len(flat):
+            _few(flat.contiguous(), layer, out, back)
     return out.view(*x.shape[:-1], width)
 
 
@@ -251,6 +252,8 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
                 # At once, not when the garbage collector finds it: two copies of a 7B model are 3 GiB too many.
                 child.weight.data, child.weight.quant_state = child.weight.data.new_empty(0), None
                 fast += 1
+    if fast:
+        torch.cuda.empty_cache()  # what bitsandbytes' copies leave behind is in pieces, of no use to anybody here
     device = layers[0][2].weight.device
     triton = why_not_clusters(device) if fast else None
     logger.info(
