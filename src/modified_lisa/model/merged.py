@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from modified_lisa.model.fp8.linear import FP8Linear, merge_fp8
+from modified_lisa.model.nf4.compact import compact
 from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4
 
 __all__ = ["merge_projections", "shared_forwards"]
@@ -37,9 +38,15 @@ def merge_projections(language_model: nn.Module) -> int:
                 # Not registered: the layers hold these weights already, under the names that users know.
                 module.__dict__[_ATTRIBUTE] = (names, product, [layer.out_features for layer in layers])
                 merged += 1
-    if merged and torch.cuda.is_available():
-        # The pieces that the weights were moved from: no graph could use them, as its memory is a pool of its own.
-        torch.cuda.empty_cache()
+    if merged:
+        products = [
+            module.__dict__[_ATTRIBUTE][1]
+            for module in language_model.modules()
+            if _ATTRIBUTE in module.__dict__
+        ]
+        compact(layer for layer in (*language_model.modules(), *products) if isinstance(layer, NF4Linear))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what 16-bit weights were moved from
     return merged
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from modified_lisa.model.nf4 import few_tokens, lookup
 from modified_lisa.model.nf4.ahead import DecodeAhead, current
+from modified_lisa.model.nf4.compact import compact
 from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4, suits
 from modified_lisa.model.nf4.packing import GROUP, NF4_VALUES, decode, pack
 
@@ -63,6 +64,28 @@ def test_merged_layers_are_views_of_one():
     for part, layer in zip(ours, layers, strict=True):
         assert part.codes.untyped_storage().data_ptr() == merged.codes.untyped_storage().data_ptr()
         assert torch.equal(decode(part.packed, torch.bfloat16), decoded(layer))
+
+
+@pytest.mark.parametrize("chunk", [1, 20_000, 10**9])
+def test_moved_together_they_are_the_same_weights_and_share_what_they_shared(chunk):
+    parts = [
+        NF4Linear.from_bitsandbytes(linear4bit(rows, 256, seed)) for seed, rows in enumerate((64, 128, 64))
+    ]
+    merged, alone = merge_nf4(parts), NF4Linear.from_bitsandbytes(linear4bit(48, 384, 9))
+    layers = [*parts, merged, alone]
+    before = [decode(layer.packed, torch.bfloat16) for layer in layers]
+    old = {layer.codes.untyped_storage().data_ptr() for layer in layers}
+    compact(layers, chunk)
+    for layer, wanted in zip(layers, before, strict=True):
+        assert torch.equal(decode(layer.packed, torch.bfloat16), wanted)
+        assert layer.scale_codes.stride(1) == 1
+        assert all(tensor.data_ptr() % 16 == 0 for tensor in (layer.codes, layer.scale_codes))
+        assert layer.locks.data_ptr() % 4 == 0
+    new = {layer.codes.untyped_storage().data_ptr() for layer in layers}
+    assert not new & old
+    assert len(new) == (1 if chunk == 10**9 else 2)
+    parts[1].codes.zero_()
+    assert (merged.codes[64:192] == 0).all(), "still views of the merged layer"
 
 
 def test_layers_that_share_a_scale_of_scales_cannot_be_merged():
