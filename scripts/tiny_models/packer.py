@@ -34,7 +34,14 @@ class Packer:
         self.answers, self.drop_words = answers, drop_words
         vocabulary = [tokenizer.convert_ids_to_tokens(number) for number in range(len(tokenizer))]
         self.begins = np.array([token.startswith("Ġ") for token in vocabulary])
-        """Which tokens a word begins with."""
+        """Which tokens a word begins with, unless it is the first of a line."""
+        self.newline = np.array([token == "Ċ" for token in vocabulary])
+
+    def _begins(self, wording: list[int]) -> np.ndarray:
+        """bool, for each token: does a word begin there?"""
+        after_newline = np.append(False, self.newline[wording][:-1])
+        found: np.ndarray = self.begins[wording] | after_newline
+        return found
 
     def pack(self, words: list[Words], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """ids, segment (0: the image's part, -1: padding), positions, each int64 (B, T); said (B, MOST_WORDS), the
@@ -59,7 +66,7 @@ class Packer:
                     wordings, targets, kind = scene.queries[queries.pop()]
                     wording = wordings[int(rng.integers(len(wordings)))]
                     if self.drop_words and rng.random() < 0.5:
-                        wording = shortened(wording, self.begins, self.drop_words, rng)
+                        wording = shortened(wording, self._begins(wording), self.drop_words, rng)
                     part = [*wording, SEG]
                     if place + len(part) > self.length:
                         break
@@ -89,8 +96,8 @@ class Packer:
 
 def shortened(wording: list[int], begins: np.ndarray, share: float, rng: np.random.Generator) -> list[int]:
     """``wording`` without about ``share`` of its words, so that what is asked for is read from all of them. The tokens
-    before the first that ``begins`` a word stay, and the whole wording where nothing else would."""
-    number = np.cumsum(begins[wording])
+    before the first at which a word ``begins`` (bool, of each token) stay, and the whole wording where nothing else would."""
+    number = np.cumsum(begins)
     kept = rng.random(int(number[-1]) + 1) >= share
     if not kept[1:].any():
         return wording

@@ -1,14 +1,18 @@
-"""Whether a device runs this package's own kernels: CUDA, Triton, and the compiler that Triton needs."""
+"""Whether a device runs this package's own kernels: CUDA, Triton, and the compiler and the headers that Triton needs."""
 
+import functools
 import importlib.util
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
 __all__ = ["why_not"]
 
 
+@functools.cache
 def why_not(device: torch.device) -> str | None:
     """What keeps ``device`` from Triton's kernels, in words; None if nothing does."""
     if device.type != "cuda":
@@ -17,4 +21,6 @@ def why_not(device: torch.device) -> str | None:
         return "Triton, which comes with PyTorch for CUDA on Linux, is not installed"
     if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "cc", "clang"))):
         return "Triton needs a C compiler (gcc, or the one that CC names), and there is none"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        return "Triton needs Python's headers (python3-dev, or what your system calls it), and there are none"
     return None

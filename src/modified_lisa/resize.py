@@ -16,6 +16,8 @@ from modified_lisa.images import resize_image
 
 __all__ = ["normalised", "resize_like_pillow", "resize_on", "square_on"]
 
+MOST_PINNED = 64 * 2**20
+"""Bytes of an image up to which it goes to a GPU through pinned memory, which torch never gives back."""
 _DIGITS = 22
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 
@@ -31,7 +33,7 @@ def resize_on(
 
 def _uploaded(image: np.ndarray, device: torch.device) -> torch.Tensor:
     """A copy of ``image`` on ``device``, which a GPU fetches by itself while the host goes on."""
-    if device.type != "cuda":
+    if device.type != "cuda" or image.nbytes > MOST_PINNED:
         return torch.tensor(image, device=device)
     pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
     pinned.numpy()[...] = image

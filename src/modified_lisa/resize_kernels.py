@@ -11,7 +11,8 @@ import triton.language as tl
 __all__ = ["square"]
 
 
-@triton.jit
+# A kernel for each size of image that is a multiple of 16, or 1, would be compiled at the first request of such a size.
+@triton.jit(do_not_specialize=["OLD", "NEW", "TAPS"])
 def _across_kernel(image, firsts, shares, out, OLD, NEW, TAPS, DIGITS: tl.constexpr, WIDTH: tl.constexpr):
     """Program (row, part): uint8 (H, OLD, 3) -> uint8 (H, NEW, 3)."""
     row = tl.program_id(0).to(tl.int64)
@@ -30,7 +31,7 @@ def _across_kernel(image, firsts, shares, out, OLD, NEW, TAPS, DIGITS: tl.conste
     tl.store(out + row * (3 * NEW) + place, value.to(tl.uint8), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["OLD", "NEW", "COLUMNS", "TAPS"])
 def _down_kernel(
     image, firsts, shares, out, OLD, NEW, COLUMNS, TAPS, SIDE, mean0, mean1, mean2, std0, std1, std2,
     DIGITS: tl.constexpr, WIDTH: tl.constexpr,

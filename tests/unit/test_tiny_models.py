@@ -92,8 +92,8 @@ def test_the_state_that_learns_to_point_is_the_one_that_becomes_a_mask(tokenizer
 def test_a_shortened_wording_is_some_of_its_words_in_order(share, seed):
     from packer import shortened
 
-    begins = np.array([False, True, False, True, True, False])  # by token: 1, 3 and 4 begin a word
     wording = [0, 2, 1, 2, 5, 3, 4, 5, 1]
+    begins = np.isin(wording, [1, 3, 4])
     words = [[1, 2, 5], [3], [4, 5], [1]]
     short = shortened(wording, begins, share, np.random.default_rng(seed))
     assert short[:2] == [0, 2], "what stands before the first word stays"
@@ -105,6 +105,15 @@ def test_a_shortened_wording_is_some_of_its_words_in_order(share, seed):
     assert short[2:] in options
     if share == 0:
         assert short == wording
+
+
+def test_words_begin_behind_a_blank_or_a_newline(tokenizer):
+    from packer import Packer
+
+    wording = tokenizer.encode("\nred thing, please", add_special_tokens=False)
+    starts = np.flatnonzero(Packer(tokenizer, 120)._begins(wording)).tolist()
+    pieces = [tokenizer.decode(wording[a:b]) for a, b in itertools.pairwise([0, *starts, len(wording)])]
+    assert pieces == ["\n", "red", " thing,", " please"]
 
 
 def test_both_trainings_take_steps(tokenizer):

@@ -213,21 +213,28 @@ class Segmenter:
                 )
         parts = zip(pictures, texts, masks, values, strict=True)
         return [
-            Segmentation(mask.cpu().numpy(), score.clamp(0, 1).numpy(), text, picture.shape[:2], picture)
+            # Copies: no answer keeps those of others in memory.
+            Segmentation(
+                mask.to("cpu", copy=True).numpy(), score.clamp(0, 1).numpy(), text, picture.shape[:2], picture
+            )
             for picture, text, mask, score in parts
         ]
 
 
-TOGETHER = 16
-"""Masks of one image that are enlarged at once; 4 MB each, and as much again."""
+TOGETHER = 32 * 2**20
+"""Pixels of masks that may be on the GPU at once, of which each takes some bytes; larger ones go to the host one by one."""
 
 
 def _on_the_images(
     frames: Sequence[Frame], logits: Sequence[torch.Tensor], threshold: float
 ) -> Sequence[torch.Tensor]:
-    """bool (N_i, H_i, W_i) of each query, where the logits (N_i, 256, 256) are."""
+    """bool (N_i, H_i, W_i) of each query: on the logits' (N_i, 256, 256) device, or on the host where they are large."""
     counts = [len(part) for part in logits]
-    if len(frames) > 1 and len(set(frames)) == 1 and sum(counts) <= TOGETHER:
+    sizes = [max(frame.height * frame.width, frame.fine_side**2) for frame in frames]
+    if sum(count * size for count, size in zip(counts, sizes, strict=True)) > TOGETHER:
+        parts = zip(frames, logits, strict=True)
+        return [(frame.mask_to_image(part) > threshold).cpu() for frame, part in parts]
+    if len(frames) > 1 and len(set(frames)) == 1:
         return (frames[0].mask_to_image(torch.cat(list(logits))) > threshold).split(counts)
     return [frame.mask_to_image(part) > threshold for frame, part in zip(frames, logits, strict=True)]
 

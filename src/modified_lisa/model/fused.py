@@ -46,8 +46,14 @@ def _rotary(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Takes the place of transformers' ``apply_rotary_pos_emb``."""
+    if unsqueeze_dim != 1:
+        raise NotImplementedError(
+            f"positions are rotated for (B, H, T, D) alone, not with unsqueeze_dim={unsqueeze_dim}"
+        )
     width = query.shape[-1]
-    whole = unsqueeze_dim == 1 and cos.ndim == 3 and cos.shape[-1] == width and width & (width - 1) == 0
+    whole = (
+        cos.ndim == 3 and cos.stride() == sin.stride() and cos.shape[-1] == width and width & (width - 1) == 0
+    )
     if whole and _kernels_serve(query, key, cos, sin):
         from modified_lisa.model.fused_kernels import rotate
 

@@ -42,8 +42,8 @@ def rotate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotary positions (Su et al. 2021, RoFormer) as LLaMA applies them: x cos + (-x2, x1) sin, halves x1 and x2.
 
-    Queries (B, H, T, D) and keys (B, G, T, D) of one dtype, D a power of two; cos and sin (B or 1, T, D). Returned in
-    new memory, token by token.
+    Queries (B, H, T, D) and keys (B, G, T, D) of one dtype, D a power of two; cos and sin (B or 1, T, D), with the same
+    strides. Returned in new memory, token by token.
     """
     rows, heads, tokens, width = query.shape
     groups = key.shape[1]

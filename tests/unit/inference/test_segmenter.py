@@ -57,6 +57,17 @@ def test_a_batch_gives_what_its_items_give(segmenter):
         np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4)
 
 
+@pytest.mark.parametrize("room", [0, 10**9])
+def test_large_masks_go_to_the_host_one_by_one_and_are_the_same(segmenter, monkeypatch, room):
+    monkeypatch.setattr("modified_lisa.inference.segmenter.TOGETHER", room)
+    queries = ["the red one", "<SEG> or <SEG>", "what is round?"]
+    together = segmenter.segment_batch(picture(), queries)
+    assert [len(one) for one in together] == [1, 2, 1]
+    for query, one in zip(queries, together, strict=True):
+        assert (segmenter.segment(picture(), query).masks != one.masks).mean() < 0.001
+        assert one.masks.base is None or one.masks.base.nbytes <= one.masks.nbytes, "keeps others' masks"
+
+
 def test_a_lone_image_or_query_goes_with_all(segmenter):
     image, other = picture(seed=1), picture(30, 30, seed=2)
     about_one = segmenter.segment_batch(image, ["the ball", "the box"])

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -166,9 +167,14 @@ def test_a_narrow_matrix_is_cut_and_a_wide_one_is_not():
 
 def test_shared_memory_is_what_a_block_may_have():
     for tiles, shape in few_tokens.SHAPES.items():
-        room = few_tokens.shared_bytes(tiles, shape.stages) + 1024
-        assert shape.blocks * room <= 228 * 1024, "so many blocks share a processor"
-        assert 8 * tiles * (few_tokens.ROWS + 4) * 4 <= room, "the sums take the stages' place"
+        assert few_tokens.fitted(tiles, 227 * 1024, 228 * 1024) == shape, "Hopper has room for all of it"
+        small = few_tokens.fitted(tiles, 99 * 1024, 100 * 1024)  # compute capability 12
+        assert small is not None
+        assert small.stages >= 2
+        assert few_tokens.shared_bytes(tiles, small.stages) <= 99 * 1024
+        assert few_tokens.fitted(tiles, 40 * 1024, 40 * 1024) is None
+        room = few_tokens.shared_bytes(tiles, small.stages)
+        assert 8 * tiles * (few_tokens.ROWS + 4) * 4 <= room - 33 * 1024, "the sums take the stages' place"
     assert 8 * max(few_tokens.SHAPES) == few_tokens.MOST_TOKENS
 
 
@@ -180,3 +186,10 @@ def test_another_order_than_the_one_learned_is_an_error():
         with pytest.raises(RuntimeError, match="another order"):
             ahead.weight(layer)
     assert current() is None
+
+
+def test_what_another_thread_multiplies_is_none_of_it():
+    ahead = DecodeAhead(torch.device("cpu"))
+    with ahead.learning(), ThreadPoolExecutor(1) as pool:
+        assert current() is ahead
+        assert pool.submit(current).result() is None

@@ -7,6 +7,7 @@ of this one, on a stream of lower priority, and take the processors that are lef
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +15,19 @@ import torch
 
 __all__ = ["DecodeAhead", "current"]
 
-_active: list["DecodeAhead"] = []
+
+class _Active(threading.local):
+    """Another thread's products are none of a capture's."""
+
+    ahead: "DecodeAhead | None" = None
+
+
+_active = _Active()
 
 
 def current() -> "DecodeAhead | None":
-    """The one that decoding goes through now, if any."""
-    return _active[-1] if _active else None
+    """The one that decoding goes through now in this thread, if any."""
+    return _active.ahead
 
 
 @functools.cache
@@ -59,25 +67,32 @@ class DecodeAhead:
     def following(self) -> Iterator[None]:
         """Within it, what was learned is called once more, while a graph is captured."""
         self._learns, self._place = False, 0
-        if self._order:
-            self._buffers = [
-                torch.empty(
-                    max((_bytes(layer) for layer in part), default=0), dtype=torch.uint8, device=self.device
-                )
-                for part in (self._order[0::2], self._order[1::2])
-            ]
-            self._start(0)
-        with self._current():
-            yield
-        self._buffers, self._decoded = [], None
+        try:
+            if self._order:
+                self._buffers = [
+                    torch.empty(
+                        max((_bytes(layer) for layer in part), default=0),
+                        dtype=torch.uint8,
+                        device=self.device,
+                    )
+                    for part in (self._order[0::2], self._order[1::2])
+                ]
+                self._start(0)
+            with self._current():
+                yield
+        finally:
+            # A capture that ends by an error must end with its streams joined, or nothing can be captured after it.
+            if self._decoded is not None:
+                torch.cuda.current_stream(self.device).wait_event(self._decoded)
+            self._buffers, self._decoded = [], None
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
-        _active.append(self)
+        before, _active.ahead = _active.ahead, self
         try:
             yield
         finally:
-            _active.remove(self)
+            _active.ahead = before
 
     def weight(self, layer: Any) -> torch.Tensor:
         """The matrix of ``layer`` (out_features, in_features); the one before may not be used any more."""

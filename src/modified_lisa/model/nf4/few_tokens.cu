@@ -148,7 +148,7 @@ few_tokens(const byte* __restrict__ x, const byte* __restrict__ codes, const byt
 #pragma unroll
   for (int block = 0; block < 2; ++block)
 #pragma unroll
-    for (int i = 0; i < 2 * ROW_TILES; ++i) shares[block][i] = scale_scales[(scale_number[i] + block) / 256];
+    for (int i = 0; i < 2 * ROW_TILES; ++i) shares[block][i] = count ? scale_scales[(scale_number[i] + block) / 256] : 0.0f;
 
   for (int number = 0; number < count; ++number) {
     asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));

@@ -8,9 +8,9 @@ import torch
 
 from modified_lisa.model.nf4 import lookup
 from modified_lisa.model.nf4.packing import GROUP, Packed
-from modified_lisa.model.nf4.runtime_compiler import Kernel, compile_cubin
+from modified_lisa.model.nf4.runtime_compiler import Kernel, compile_cubin, shared_memory
 
-__all__ = ["MOST_TOKENS", "multiply", "parts_of", "suits", "why_not_clusters"]
+__all__ = ["MOST_TOKENS", "multiply", "parts_of", "processors", "suits", "why_not_clusters"]
 
 MOST_TOKENS = 64
 ROWS = 128
@@ -33,7 +33,8 @@ SHAPES = {1: Shape(1, 3, 3), 2: Shape(1, 3, 3), 4: Shape(2, 4), 6: Shape(2, 3), 
 PARTS = (1, 2, 6)
 """Blocks of a cluster that are chosen from: up to eight are portable, others than these were slower (H100)."""
 CAPABILITY = (9, 0)
-SOURCE = Path(__file__).with_name("few_tokens.cu")
+RESERVED = 1024
+"""Bytes of shared memory that the system keeps of each block."""
 
 
 @functools.cache
@@ -42,10 +43,25 @@ def why_not_clusters(device: torch.device) -> str | None:
     found = torch.cuda.get_device_capability(device)
     if found < CAPABILITY:
         return f"compute capability {found[0]}.{found[1]}, and clusters of blocks come with 9.0"
+    room = shared_memory(device)
+    if any(fitted(tiles, *room) is None for tiles in SHAPES):
+        return f"a block may have {room[0]} bytes of shared memory, which are too few"
+    source = _source()
     try:
-        _kernel(device, 1, SHAPES[1], torch.bfloat16)
+        _kernel(device, 1, _shape(device, 1), torch.bfloat16, source)
     except (OSError, RuntimeError) as error:
         return f"it could not be compiled: {str(error).splitlines()[0]}"
+    return None
+
+
+def fitted(tiles: int, block: int, processor: int) -> Shape | None:
+    """The shape for so many eights of tokens where a block may have ``block`` bytes of shared memory and the blocks of a
+    processor ``processor`` (some GPUs have half of what others have): fewer stages, fewer blocks. None: too few."""
+    shape = SHAPES[tiles]
+    for stages in range(shape.stages, 1, -1):
+        if (bytes_used := shared_bytes(tiles, stages)) <= block:
+            blocks = max(1, processor // (bytes_used + RESERVED))
+            return shape._replace(stages=stages, blocks=min(shape.blocks, blocks))
     return None
 
 
@@ -66,9 +82,9 @@ def multiply(
     tokens, columns = x.shape
     rows = packed.codes.shape[0]
     tiles = next(n for n in SHAPES if 8 * n >= tokens)
-    shape = shape or SHAPES[tiles]
-    parts = parts or parts_of(rows, columns, _processors(x.device), shape.blocks)
-    _kernel(x.device, tiles, shape, x.dtype)(
+    shape = shape or _shape(x.device, tiles)
+    parts = parts or parts_of(rows, columns, processors(x.device), shape.blocks)
+    _kernel(x.device, tiles, shape, x.dtype, _source())(
         (parts, -(-rows // ROWS)), 2 * ROWS // shape.row_tiles, parts,
         (x, *packed, out, tokens, rows, columns, packed.scale_codes.stride(0)),
     )  # fmt: skip
@@ -92,14 +108,27 @@ def parts_of(rows: int, columns: int, processors: int, blocks: int) -> int:
 
 
 @functools.cache
-def _kernel(device: torch.device, tiles: int, shape: Shape, dtype: torch.dtype) -> Kernel:
+def _shape(device: torch.device, tiles: int) -> Shape:
+    shape = fitted(tiles, *shared_memory(device))
+    if shape is None:
+        raise RuntimeError(f"the kernel for few tokens needs more shared memory than {device} has")
+    return shape
+
+
+@functools.cache
+def _source() -> str:
+    return Path(__file__).with_name("few_tokens.cu").read_text(encoding="utf-8")
+
+
+@functools.cache
+def _kernel(device: torch.device, tiles: int, shape: Shape, dtype: torch.dtype, source: str) -> Kernel:
     major, minor = torch.cuda.get_device_capability(device)
     sizes = {"TILES": tiles, "ROWS": ROWS} | {name.upper(): value for name, value in shape._asdict().items()}
     defines: dict[str, object] = {**sizes, **lookup.table_of(dtype)}
     if dtype == torch.bfloat16:
         defines["BF16"] = 1
     with torch.cuda.device(device):
-        cubin = compile_cubin(SOURCE.read_text(encoding="utf-8"), f"sm_{major}{minor}", defines)
+        cubin = compile_cubin(source, f"sm_{major}{minor}", defines)
         return Kernel(cubin, "few_tokens", shared_bytes(tiles, shape.stages))
 
 
@@ -110,5 +139,6 @@ def shared_bytes(tiles: int, stages: int) -> int:
 
 
 @functools.cache
-def _processors(device: torch.device) -> int:
+def processors(device: torch.device) -> int:
+    """How many a GPU has."""
     return torch.cuda.get_device_properties(device).multi_processor_count

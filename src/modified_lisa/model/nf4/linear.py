@@ -1,6 +1,5 @@
 """`NF4Linear`: bitsandbytes' 4-bit weights, multiplied by the kernels that suit the number of tokens."""
 
-import functools
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -133,8 +132,8 @@ def decode_fast(packed: Packed, dtype: torch.dtype, out: torch.Tensor | None = N
     return out
 
 
-class Shape(NamedTuple):
-    """How a product is cut into programs."""
+class Cut(NamedTuple):
+    """How Triton's product is cut into programs."""
 
     rows: int
     """Rows of W of one program (and, on the way back, of one step)."""
@@ -143,7 +142,7 @@ class Shape(NamedTuple):
     warps: int
 
 
-FORWARD, BACKWARD = Shape(64, 3, 4), Shape(128, 3, 4)
+FORWARD, BACKWARD = Cut(64, 3, 4), Cut(128, 3, 4)
 
 
 def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> None:
@@ -161,7 +160,7 @@ def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> No
     else:
         kernel, shape = forward_kernel, FORWARD
         tiles, steps, area = -(-rows // shape.rows), columns // GROUP, tokens * shape.rows
-    split = max(1, min(-(-shape.programs * _processors(x.device) // tiles), steps // 2, 32))
+    split = max(1, min(-(-shape.programs * few_tokens.processors(x.device) // tiles), steps // 2, 32))
     split = -(-steps // -(-steps // split))  # no part without a step
     partial = x.new_empty(split * tiles * area if split > 1 else 1, dtype=torch.float32)
     kernel[(tiles, split)](
@@ -169,11 +168,6 @@ def _few(x: torch.Tensor, layer: NF4Linear, out: torch.Tensor, back: bool) -> No
         TOKENS=tokens, ROWS=shape.rows, SPLIT=split, num_warps=shape.warps,
         enable_fp_fusion=False,
     )  # fmt: skip
-
-
-@functools.cache
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def merge_nf4(layers: Sequence[NF4Linear]) -> NF4Linear | None:

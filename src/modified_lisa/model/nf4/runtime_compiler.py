@@ -13,12 +13,27 @@ from typing import Any
 
 import torch
 
-__all__ = ["Kernel", "compile_cubin"]
+__all__ = ["Kernel", "compile_cubin", "shared_memory"]
 
 _MOST_SHARED = 8
 """CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES."""
+_SHARED_OF_BLOCK, _SHARED_OF_PROCESSOR = 97, 81
+"""CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN and ..._PER_MULTIPROCESSOR."""
 _CLUSTER = 4
 """CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION."""
+
+
+@functools.cache
+def shared_memory(device: torch.device) -> tuple[int, int]:
+    """Bytes of shared memory that a block may have, and that a processor of ``device`` has."""
+    with torch.cuda.device(device):
+        number = ctypes.c_int(torch.cuda.current_device())
+        found = []
+        for attribute in (_SHARED_OF_BLOCK, _SHARED_OF_PROCESSOR):
+            value = ctypes.c_int()
+            check(_driver().cuDeviceGetAttribute(ctypes.byref(value), attribute, number))
+            found.append(value.value)
+    return found[0], found[1]
 
 
 class _Attribute(ctypes.Structure):
@@ -52,18 +67,19 @@ class Kernel:
     """
 
     def __init__(self, cubin: bytes, name: str, shared: int) -> None:
-        torch.cuda.current_stream()  # makes torch's context the current one
         self.shared = shared
         self._driver = _driver()
+        self._bind()
         module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
-        self._check(self._driver.cuModuleLoadData(ctypes.byref(module), cubin))
-        self._check(self._driver.cuModuleGetFunction(ctypes.byref(self._function), module, name.encode()))
-        self._check(self._driver.cuFuncSetAttribute(self._function, _MOST_SHARED, shared))
+        check(self._driver.cuModuleLoadData(ctypes.byref(module), cubin))
+        check(self._driver.cuModuleGetFunction(ctypes.byref(self._function), module, name.encode()))
+        check(self._driver.cuFuncSetAttribute(self._function, _MOST_SHARED, shared))
 
     def __call__(
         self, grid: tuple[int, int], threads: int, cluster: int, arguments: Sequence[torch.Tensor | int]
     ) -> None:
         """Launch on the current stream; ``cluster`` blocks of the grid's first axis go together. Numbers are int32."""
+        self._bind()
         values = [
             ctypes.c_void_p(one.data_ptr()) if isinstance(one, torch.Tensor) else ctypes.c_int(one)
             for one in arguments
@@ -79,13 +95,24 @@ class Kernel:
             attributes=ctypes.pointer(together),
             count=1,
         )
-        self._check(self._driver.cuLaunchKernelEx(ctypes.byref(launch), self._function, pointers, None))
+        check(self._driver.cuLaunchKernelEx(ctypes.byref(launch), self._function, pointers, None))
 
-    def _check(self, status: int) -> None:
-        if status:
-            text = ctypes.c_char_p()
-            self._driver.cuGetErrorString(status, ctypes.byref(text))
-            raise RuntimeError(f"CUDA driver: {(text.value or b'unknown error').decode()} ({status})")
+    def _bind(self) -> None:
+        """Make the context that torch uses this thread's, if the thread has none yet."""
+        context = ctypes.c_void_p()
+        check(self._driver.cuCtxGetCurrent(ctypes.byref(context)))
+        if not context:
+            device = ctypes.c_int(torch.cuda.current_device())
+            check(self._driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+            check(self._driver.cuCtxSetCurrent(context))
+
+
+def check(status: int) -> None:
+    """RuntimeError with the driver's words for a ``status`` that is not 0."""
+    if status:
+        text = ctypes.c_char_p()
+        _driver().cuGetErrorString(status, ctypes.byref(text))
+        raise RuntimeError(f"CUDA driver: {(text.value or b'unknown error').decode()} ({status})")
 
 
 @functools.cache
@@ -121,7 +148,7 @@ def compile_cubin(source: str, architecture: str, defines: dict[str, object]) ->
     options += [f"-D{name}={value}" for name, value in defines.items()]
     program = ctypes.c_void_p()
 
-    def check(status: int) -> None:
+    def checked(status: int) -> None:
         if status:
             size = ctypes.c_size_t()
             library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
@@ -129,14 +156,14 @@ def compile_cubin(source: str, architecture: str, defines: dict[str, object]) ->
             library.nvrtcGetProgramLog(program, log)
             raise RuntimeError(f"NVRTC ({status}): {log.value.decode(errors='replace')}")
 
-    check(library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None))
+    checked(library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None))
     try:
         given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        check(library.nvrtcCompileProgram(program, len(options), given))
+        checked(library.nvrtcCompileProgram(program, len(options), given))
         size = ctypes.c_size_t()
-        check(library.nvrtcGetCUBINSize(program, ctypes.byref(size)))
+        checked(library.nvrtcGetCUBINSize(program, ctypes.byref(size)))
         cubin = ctypes.create_string_buffer(size.value)
-        check(library.nvrtcGetCUBIN(program, cubin))
+        checked(library.nvrtcGetCUBIN(program, cubin))
         return cubin.raw
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
