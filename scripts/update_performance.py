@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Put the newest benchmark of each machine into README.md, docs/performance.md and docs/images/benchmark.png.
+"""Put the benchmarks into README.md, docs/performance.md, docs/benchmark-runs.md and docs/images/benchmark.png.
 
 Reads benchmarks/results/*.json, which ``modified-lisa benchmark --out`` wrote, and rewrites what stands between the
-markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``. The page gets the tables of all runs; the README, of
-the machine that was measured last, the latencies and further queries of the newest run that has ours and the original, eager and sped
-up, and the training steps of the newest run that has them. Numbers of two runs are never divided by each other.
+markers ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``. Of the machine that was measured last: the performance page gets
+all tables of the newest run that has ours and the original, eager and sped up; the README its latencies and further queries, and
+the training steps of the newest run that has them. The page of runs gets the tables of all others. Numbers of two runs are never divided by each other.
 """
 
 import argparse
@@ -48,7 +48,10 @@ def main() -> int:
         root / "docs" / "performance.md": [
             "![Latency by stage](images/benchmark.png)",
             "",
-            *(line for run in runs for line in [*tables(run), ""]),
+            *tables(whole),
+        ],
+        root / "docs" / "benchmark-runs.md": [
+            line for run in runs if run is not whole for line in [*tables(run), ""]
         ],
     }
     status = 0

@@ -114,7 +114,8 @@ def test_the_script_fills_the_pages(tmp_path, repository):
     folder.mkdir(parents=True)
     (tmp_path / "docs").mkdir()
     page = "above\n<!-- benchmark:begin -->\nold\n<!-- benchmark:end -->\nbelow\n"
-    for path in (tmp_path / "README.md", tmp_path / "docs" / "performance.md"):
+    others = tmp_path / "docs" / "benchmark-runs.md"
+    for path in (tmp_path / "README.md", tmp_path / "docs" / "performance.md", others):
         path.write_text(page, encoding="utf-8")
     bf16 = {
         **results(),
@@ -135,7 +136,8 @@ def test_the_script_fills_the_pages(tmp_path, repository):
     assert cells(readme.splitlines(), "nf4", "ours (`vlm`)")[3:6] == ["20.0", "12.00", "4.00"]
     assert cells(readme.splitlines(), "nf4", "vlm", "own", "captured")
     page = (tmp_path / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert page.count("## GPU X") == 3
+    assert page.count("## GPU X, 2026-01-02") == page.count("## GPU X") == 1
+    assert others.read_text(encoding="utf-8").count("## GPU X") == 2
     assert (tmp_path / "docs" / "images" / "benchmark.png").is_file()
     once = readme
     subprocess.run(command, check=True, timeout=120)
