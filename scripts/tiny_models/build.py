@@ -112,6 +112,12 @@ def main() -> None:
         "--hold", type=float, default=0.4, help="share of the time after which the VLM's rate falls; 1: never"
     )
     parser.add_argument(
+        "--drop_own",
+        type=float,
+        default=0.6,
+        help="with --words: share of the words that are read by their meaning alone",
+    )
+    parser.add_argument(
         "--drop_words",
         type=float,
         default=0.0,
@@ -199,7 +205,7 @@ def main() -> None:
         else:
             model = build_vlm(tokenizer, SMALLEST_VLM if options.smoke else None)
         vectors = load_file(options.words / VECTORS)["vectors"] if options.words else None
-        learner = vlm_training.Learner(model, tokenizer, vectors)
+        learner = vlm_training.Learner(model, tokenizer, vectors, options.drop_own)
         if options.start and (options.start / HEADS).is_file():
             learner.heads.load_state_dict(load_file(options.start / HEADS))
 

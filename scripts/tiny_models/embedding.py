@@ -17,8 +17,9 @@ class WordEmbedding(nn.Module):
     vectors: torch.Tensor
     is_word: torch.Tensor
 
-    def __init__(self, vectors: torch.Tensor, width: int, *, rows: int, drop: float = 0.3) -> None:
-        """``vectors`` (V, D) of unit length, zero for what is no word; ``rows`` of the embedding, at least V."""
+    def __init__(self, vectors: torch.Tensor, width: int, *, rows: int, drop: float) -> None:
+        """``vectors`` (V, D) of unit length, zero for what is no word; ``rows`` of the embedding, at least V; ``drop``: how
+        often a word has nothing of its own in training."""
         super().__init__()
         padded = torch.zeros(rows, vectors.shape[1])
         padded[: len(vectors)] = vectors.float() * vectors.shape[1] ** 0.5

@@ -74,15 +74,17 @@ def seg_ids(tokenizer: Any) -> list[int]:
 class Learner(nn.Module):
     """The VLM with its heads, and the losses of a batch."""
 
-    def __init__(self, vlm: Any, tokenizer: Any, vectors: torch.Tensor | None = None) -> None:
-        """``vectors``: of the tokenizer's words, see `embedding.WordEmbedding`."""
+    def __init__(
+        self, vlm: Any, tokenizer: Any, vectors: torch.Tensor | None = None, drop_own: float = 0.0
+    ) -> None:
+        """``vectors``: of the tokenizer's words, see `embedding.WordEmbedding`, and ``drop_own`` too."""
         super().__init__()
         self.vlm = vlm
         table = vlm.get_input_embeddings()
         self.words: nn.Module = table
         if vectors is not None:
             rows, width = table.weight.shape
-            self.words = WordEmbedding(vectors, width, rows=rows)
+            self.words = WordEmbedding(vectors, width, rows=rows, drop=drop_own)
         vision, text = vlm.config.vision_config, vlm.config.text_config
         deepest = vision.num_hidden_layers - 1
         self.layers = default_layers("pyramid", deepest)

@@ -46,7 +46,8 @@ def main() -> None:
     ordered = sorted(theirs.get_vocab().items(), key=lambda item: item[1])
     words = [token[1:] for token, _ in ordered if pattern.fullmatch(token)][: options.more_words]
     texts = corpus(options.seed, options.tokenizer_scenes, options.workers, words)
-    tokenizer = build_tokenizer(texts, options.vocabulary)
+    # A word at the beginning of a query is the same word, and so is one that is shouted.
+    tokenizer = build_tokenizer(texts, options.vocabulary, lowercase=True)
     vectors, whole = vectors_of(tokenizer, theirs, table)
     tokenizer.save_pretrained(options.out)
     save_file({"vectors": vectors.half()}, options.out / VECTORS)

@@ -107,6 +107,29 @@ def test_a_shortened_wording_is_some_of_its_words_in_order(share, seed):
         assert short == wording
 
 
+def test_a_tokenizer_may_read_capitals_as_small_letters():
+    small = build_tokenizer(TEXTS, 500, lowercase=True)
+    assert small.encode("\nThe RED one <image>") == small.encode("\nthe red one <image>")
+    assert small.convert_tokens_to_ids("<image>") in small.encode("LOOK: <image>")
+
+
+@pytest.mark.parametrize("drop", [0.0, 1.0])
+def test_a_word_without_its_own_is_read_by_its_meaning(drop):
+    from embedding import WordEmbedding
+
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(6, 4), dim=1)
+    vectors[0] = 0  # no word: it has nothing else
+    words = WordEmbedding(vectors, 8, rows=7, drop=drop)
+    ids = torch.arange(6)
+    meaning = words.project(words.vectors[ids])
+    whole = words.eval()(ids)
+    torch.testing.assert_close(whole, words.table()[ids])
+    given = words.train()(ids)
+    torch.testing.assert_close(given[1:], meaning[1:] if drop else whole[1:])
+    torch.testing.assert_close(given[0], whole[0])
+
+
 def test_words_begin_behind_a_blank_or_a_newline(tokenizer):
     from packer import Packer
 

@@ -70,12 +70,15 @@ class SamSizes:
     decoder_heads: int = 4
 
 
-def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> Any:
-    """A byte-level BPE tokenizer trained on ``texts``: any string can be encoded, none is unknown."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048, *, lowercase: bool = False) -> Any:
+    """A byte-level BPE tokenizer trained on ``texts``: any string can be encoded, none is unknown. With ``lowercase``, capitals
+    are read as small letters."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
+    if lowercase:
+        core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.train_from_iterator(
