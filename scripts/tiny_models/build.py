@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument(
         "--drop_own",
         type=float,
-        default=0.6,
+        default=0.3,
         help="with --words: share of the words that are read by their meaning alone",
     )
     parser.add_argument(

@@ -36,6 +36,11 @@ def main() -> None:
     parser.add_argument(
         "--more_words", type=int, default=4500, help="words of SmolLM2's vocabulary, commonest first"
     )
+    parser.add_argument(
+        "--lowercase",
+        action="store_true",
+        help="read capitals as small letters: a word that is shouted is the same word",
+    )
     parser.add_argument("--tokenizer_scenes", type=int, default=4000)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--seed", type=int, default=0)
@@ -46,8 +51,7 @@ def main() -> None:
     ordered = sorted(theirs.get_vocab().items(), key=lambda item: item[1])
     words = [token[1:] for token, _ in ordered if pattern.fullmatch(token)][: options.more_words]
     texts = corpus(options.seed, options.tokenizer_scenes, options.workers, words)
-    # A word at the beginning of a query is the same word, and so is one that is shouted.
-    tokenizer = build_tokenizer(texts, options.vocabulary, lowercase=True)
+    tokenizer = build_tokenizer(texts, options.vocabulary, lowercase=options.lowercase)
     vectors, whole = vectors_of(tokenizer, theirs, table)
     tokenizer.save_pretrained(options.out)
     save_file({"vectors": vectors.half()}, options.out / VECTORS)
