@@ -27,8 +27,8 @@ def corpus_part(job: tuple[int, int]) -> list[str]:
 
 
 def corpus(seed: int, scenes: int, workers: int, more: Sequence[str] = ()) -> list[str]:
-    """Text of the training split, every wording of every fact, and English words in their usual places: those of
-    words.txt, and ``more``."""
+    """Text of the training split, every wording of every fact that is not held out, and English words in their usual
+    places: those of words.txt, and ``more``."""
     jobs = [(seed * 1000 + number, -(-scenes // workers)) for number in range(workers)]
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         texts = [text for part in pool.map(corpus_part, jobs) for text in part]
@@ -37,5 +37,5 @@ def corpus(seed: int, scenes: int, workers: int, more: Sequence[str] = ()) -> li
     words = WORDS.read_text(encoding="utf-8").split()
     texts += [f" {word} {word.capitalize()}" for word in words] * 4
     texts += [f" {word}" for word in more] * 8
-    texts += [text.lstrip("!") for fact in FACTS.values() for text in fact.wordings] * 2
+    texts += [text for fact in FACTS.values() for text in fact.wordings if not text.startswith("!")] * 2
     return texts

@@ -130,6 +130,19 @@ def test_a_word_without_its_own_is_read_by_its_meaning(drop):
     torch.testing.assert_close(given[0], whole[0])
 
 
+def test_the_tokenizer_reads_no_wording_that_is_held_out():
+    from corpus import corpus
+
+    from modified_lisa.data.scenes.facts import FACTS
+
+    read = "\n".join(corpus(0, 2, 1))
+    wordings = [text for fact in FACTS.values() for text in fact.wordings]
+    held_out = [text[1:] for text in wordings if text.startswith("!")]
+    assert held_out
+    assert not [text for text in held_out if text in read]
+    assert all(text in read for text in wordings if not text.startswith("!"))
+
+
 def test_words_begin_behind_a_blank_or_a_newline(tokenizer):
     from packer import Packer
 
