@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from modified_lisa.benchmark.markdown import markdown
@@ -142,6 +143,15 @@ def test_the_script_fills_the_pages(tmp_path, repository):
     once = readme
     subprocess.run(command, check=True, timeout=120)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == once
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is for machines without a GPU")
+def test_kernels_are_not_timed_without_a_gpu(repository, tmp_path):
+    command = [sys.executable, repository / "scripts" / "time_kernels.py", "--out", tmp_path / "kernels.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "no CUDA device" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_summary_names_the_machine():
