@@ -117,7 +117,7 @@ def test_a_sample_without_target_has_no_mask_and_no_mask_loss() -> None:
 
 
 def test_a_model_learns_to_answer_with_and_without_a_mask() -> None:
-    """A few steps are enough to tell the two questions apart by the text alone."""
+    """Some steps are enough to tell the two questions apart by the text alone, whatever the machine's rounding."""
     torch.manual_seed(0)
     model = tiny_model(answers=True, lora_r=8).train()
     samples = [sample(0), sample(1, empty=True, text="which of these would keep me dry?")]
@@ -126,7 +126,7 @@ def test_a_model_learns_to_answer_with_and_without_a_mask() -> None:
         model.processor, lambda s: ("x" if s is samples[0] else s.text, WANTED[samples.index(s)])
     )
     batch = collator(samples)
-    for _ in range(60):
+    for _ in range(160):
         optimizer.zero_grad()
         scores = score_batch(model, batch, LossWeights(ce=1.0))
         scores.losses["loss"].mean().backward()
