@@ -25,3 +25,10 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference material (../shared) is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled while graphs are captured runs as it is written: compiling takes seconds, and is torch's."""
+    for name in ("fused.compiled", "fused._whole", "fused_llama.compiled"):
+        monkeypatch.setattr(f"modified_lisa.model.{name}", lambda function: function)

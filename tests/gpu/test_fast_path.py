@@ -17,7 +17,6 @@ from factory import picture
 from modified_lisa import ModifiedLISA, Segmenter
 from modified_lisa.geometry import Frame
 from modified_lisa.inference.runner import PlainRunner
-from modified_lisa.model import fused
 from modified_lisa.model.availability import why_not_fp8
 from modified_lisa.model.fp8.arithmetic import decode
 from modified_lisa.model.fp8.linear import FP8Linear
@@ -103,26 +102,6 @@ def test_matrices_decoded_one_product_early_are_the_same():
             200, 256, device="cuda", generator=torch.Generator("cuda").manual_seed(seed)
         ).bfloat16()
         assert torch.equal(graphs(x), run(x))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(
-    ("tokens", "heads", "groups", "width"), [(1, 4, 4, 64), (37, 6, 2, 32), (640, 32, 32, 128)]
-)
-def test_own_elementwise_kernels_give_what_the_definitions_give(dtype, tokens, heads, groups, width):
-    torch.manual_seed(0)
-    rows = torch.randn(2, tokens, (heads + 2 * groups) * width, device="cuda", dtype=dtype)
-    query, key, _ = rows.split([heads * width, groups * width, groups * width], dim=-1)
-    query, key = (x.unflatten(-1, (-1, width)).transpose(1, 2) for x in (query, key))
-    for shared in (1, 2):
-        angles = torch.randn(shared, tokens, width, device="cuda")
-        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
-        exact = fused._rotate(*(x.double() for x in (query, key, cos, sin)))
-        for given, wanted in zip(fused._rotary(query, key, cos, sin), exact, strict=True):
-            torch.testing.assert_close(given, wanted.to(dtype))
-    gate, up = rows[..., : 2 * 100].split(100, dim=-1)
-    exact = fused._silu_times(gate.double(), up.double()).to(dtype)
-    torch.testing.assert_close(fused._gated(gate, up), exact)
 
 
 def test_merged_layers_give_what_each_gives():

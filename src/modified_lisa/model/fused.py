@@ -7,7 +7,6 @@ length, and the products stay with the libraries and kernels that do them best. 
 """
 
 import contextlib
-import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,77 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from modified_lisa.model.fused_llama import compiled, llama_forwards, rotary
 from modified_lisa.model.merged import shared_forwards
 
 __all__ = ["compiled_layers", "fused"]
 
 
-def _rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight * wide.to(x.dtype)
-
-
-def _silu_times(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    return nn.functional.silu(gate) * up
-
-
-def _rotate(
-    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    cos, sin = cos[:, None], sin[:, None]
-
-    def turn(x: torch.Tensor) -> torch.Tensor:
-        first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-    return turn(query), turn(key)
-
-
-def _rotary(
-    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Takes the place of transformers' ``apply_rotary_pos_emb``."""
-    if unsqueeze_dim != 1:
-        raise NotImplementedError(
-            f"positions are rotated for (B, H, T, D) alone, not with unsqueeze_dim={unsqueeze_dim}"
-        )
-    width = query.shape[-1]
-    whole = (
-        cos.ndim == 3 and cos.stride() == sin.stride() and cos.shape[-1] == width and width & (width - 1) == 0
-    )
-    if whole and _kernels_serve(query, key, cos, sin):
-        from modified_lisa.model.fused_kernels import rotate
-
-        return rotate(query, key, cos, sin)
-    return _compiled(_rotate)(query, key, cos, sin)
-
-
-def _gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    if gate.ndim > 1 and _kernels_serve(gate, up):
-        from modified_lisa.model.fused_kernels import silu_times
-
-        return silu_times(gate, up)
-    return _compiled(_silu_times)(gate, up)
-
-
-def _kernels_serve(*tensors: torch.Tensor) -> bool:
-    """Whether this package's kernels can be used: on a GPU, without a gradient, of one dtype, each row in one piece."""
-    return (
-        tensors[0].is_cuda
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        and all(tensor.stride(-1) == 1 for tensor in tensors)
-        and len({tensor.dtype for tensor in tensors}) == 1
-    )
-
-
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(1.702 * x)
-
-
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, dynamic=True, fullgraph=True)
 
 
 @contextlib.contextmanager
@@ -108,7 +44,7 @@ def fused(model: nn.Module) -> Iterator[None]:
             if type(module).__name__ in ("SamVisionAttention", "SamVisionSdpaAttention"):
                 module.__dict__["get_rel_pos"] = _kept(module)
                 undo.callback(module.__dict__.pop, "get_rel_pos", None)
-            replaced = {module: _replacement(module)}
+            replaced = {module: _replacement(module)} | llama_forwards(module)
             replaced |= {getattr(module, name): part for name, part in shared_forwards(module).items()}
             for target, forward in replaced.items():
                 if forward is not None:
@@ -196,7 +132,7 @@ def _cells_attention(
 
 _FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "transformers.models.llama.modeling_llama": {
-        "apply_rotary_pos_emb": _rotary,
+        "apply_rotary_pos_emb": rotary,
         "create_causal_mask": _given_mask,
     },
     "transformers.models.sam.modeling_sam": {"eager_attention_forward": _cells_attention},
@@ -205,11 +141,6 @@ _FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def _replacement(module: Any) -> Callable[..., Any] | None:
-    kind = type(module).__name__
-    if kind == "LlamaRMSNorm":
-        return lambda x: _compiled(_rms_norm)(x, module.weight, module.variance_epsilon)
-    if kind == "LlamaMLP" and type(module.act_fn).__name__ in ("SiLU", "SiLUActivation"):
-        return lambda x: module.down_proj(_gated(module.gate_proj(x), module.up_proj(x)))
-    if kind == "QuickGELUActivation":
-        return _compiled(_quick_gelu)
+    if type(module).__name__ == "QuickGELUActivation":
+        return compiled(_quick_gelu)
     return None

@@ -1,4 +1,4 @@
-"""Two Triton kernels for elementwise work of a language model that a compiler makes slow. Import only where Triton is.
+"""Triton kernels for elementwise work of a language model that a compiler makes slow. Import only where Triton is.
 
 torch.compile for any length divides and takes remainders for each number that it reads: at 640 tokens its rotation of
 queries and keys took 25 us a layer (H100), as much as a small product. Here a program has whole rows. No gradients.
@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["rotate", "silu_times"]
+__all__ = ["add_and_norm", "rotate", "silu_times"]
 
 
 @triton.jit
@@ -77,3 +77,47 @@ def silu_times(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         flat, other, out, flat.stride(0), other.stride(0), width, 2048, num_warps=8
     )
     return out
+
+
+@triton.jit
+def _add_and_norm_kernel(x, more, weight, total, out, width, epsilon, ADD: tl.constexpr, WIDTH: tl.constexpr):
+    """Program (row)."""
+    lanes = tl.arange(0, WIDTH)
+    inside = lanes < width
+    places = tl.program_id(0).to(tl.int64) * width + lanes
+    given = tl.load(x + places, mask=inside, other=0.0)
+    kind = given.dtype
+    if ADD:
+        other = tl.load(more + places, mask=inside, other=0.0).to(tl.float32)
+        given = (given.to(tl.float32) + other).to(kind)
+        tl.store(total + places, given, mask=inside)
+    wide = given.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + epsilon)
+    normed = (wide * scale).to(kind).to(tl.float32)
+    weights = tl.load(weight + lanes, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + places, (weights * normed).to(kind), mask=inside)
+
+
+def add_and_norm(
+    x: torch.Tensor, more: torch.Tensor | None, weight: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x + more, and its norm by root mean square (Zhang and Sennrich 2019) times weight (W), as LLaMA rounds them.
+
+    x and more (..., W), contiguous, of one dtype; more None: the norm of x, and x itself. Returned in new memory.
+    """
+    width = x.shape[-1]
+    total, out = x if more is None else torch.empty_like(x), torch.empty_like(x)
+    size = triton.next_power_of_2(width)
+    _add_and_norm_kernel[(x.numel() // width,)](
+        x,
+        more,
+        weight,
+        total,
+        out,
+        width,
+        epsilon,
+        more is not None,
+        size,
+        num_warps=max(1, min(16, size // 512)),
+    )
+    return total, out

@@ -125,7 +125,7 @@ def run_rest(
         attention_mask=bias,
         position_ids=after if positions is None else positions,
         use_cache=True,
-        **given_cache(function_cache(join, keys.length)),
+        **given_cache(function_cache(join, keys.length, kept=keys)),
     ).last_hidden_state
 
 
@@ -141,9 +141,15 @@ def block_mask(groups: torch.Tensor, prefix: int) -> torch.Tensor:
     return torch.cat((own.new_ones(rows, length, prefix), own), dim=-1)[:, None]
 
 
-def function_cache(update: Callable[..., tuple[torch.Tensor, torch.Tensor]], length: int) -> Any:
-    """A transformers cache of ``length`` tokens: new keys and values go through ``update``."""
-    return _function_cache_class()(update, length)
+def function_cache(
+    update: Callable[..., tuple[torch.Tensor, torch.Tensor]], length: int, kept: Keys | None = None
+) -> Any:
+    """A transformers cache of ``length`` tokens: new keys and values go through ``update``.
+
+    Args:
+        kept: what they are put behind, for layers that attend to both without joining them (`fused_llama`).
+    """
+    return _function_cache_class()(update, length, kept)
 
 
 @functools.cache
@@ -152,9 +158,9 @@ def _function_cache_class() -> Any:
     from transformers import DynamicCache
 
     class FunctionCache(DynamicCache):
-        def __init__(self, function: Callable[..., Any], length: int) -> None:
+        def __init__(self, function: Callable[..., Any], length: int, kept: Keys | None) -> None:
             super().__init__()
-            self.function, self.length = function, length
+            self.function, self.length, self.kept = function, length, kept
 
         def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> Any:
             return self.function(keys, values, layer)

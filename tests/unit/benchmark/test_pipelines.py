@@ -28,12 +28,9 @@ class PlayedGraphs:
 
 
 @pytest.fixture(name="played")
-def _played(monkeypatch):
+def _played(monkeypatch, uncompiled):
     monkeypatch.setattr(pipelines, "Graphs", PlayedGraphs)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    # Compiling takes seconds, and is torch's.
-    for name in ("_compiled", "_whole"):
-        monkeypatch.setattr(f"modified_lisa.model.fused.{name}", lambda function: function)
 
 
 def masks(pipeline: Pipeline, rows: int = 1) -> torch.Tensor:

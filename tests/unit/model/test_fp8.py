@@ -180,11 +180,10 @@ def test_masks_are_near_those_of_the_plain_model(source: str) -> None:
     assert model.describe_parameters()["total"] == plain.describe_parameters()["total"]
 
 
-@pytest.mark.usefixtures("allowed")
-def test_merged_and_fused_it_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("allowed", "uncompiled")
+def test_merged_and_fused_it_computes_the_same() -> None:
     model = tiny_model(quantize=None, quantization="fp8")
     inputs = model.processor([picture()], ["which one could roll away?"])
-    monkeypatch.setattr("modified_lisa.model.fused._compiled", lambda function: function)
     with torch.no_grad():
         before = model.compute(inputs)[1]
         assert merge_projections(model.language_model) == 2 * len(model.language_model.layers)

@@ -6,7 +6,8 @@ from torch import nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.models.sam import modeling_sam
 
-from modified_lisa.model import fused
+from factory import picture, tiny_model
+from modified_lisa.model import fused, fused_llama
 
 
 @pytest.mark.parametrize("cells", [1024, 4096, 100, 1000])
@@ -35,6 +36,23 @@ def test_rotations_are_those_of_transformers():
     query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8)
     cos, sin = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
     for given, wanted in zip(
-        fused._rotate(query, key, cos, sin), apply_rotary_pos_emb(query, key, cos, sin), strict=True
+        fused_llama._rotate(query, key, cos, sin), apply_rotary_pos_emb(query, key, cos, sin), strict=True
     ):
         torch.testing.assert_close(given, wanted)
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("trained", [False, True])
+def test_layers_of_the_language_model_compute_what_they_did(trained):
+    model = tiny_model(quantize=None)
+    inputs = model.processor([picture()], ["which one could roll away?"])
+    layers, norms = (
+        model.language_model.layers,
+        [module for name, module in model.language_model.named_modules() if name.endswith("norm")],
+    )
+    wanted = model.compute(inputs)[1]
+    with torch.set_grad_enabled(trained), fused.fused(model):
+        assert all("forward" in layer.__dict__ for layer in layers)
+        torch.testing.assert_close(model.compute(inputs)[1], wanted, rtol=1e-4, atol=1e-4)
+    assert not any("forward" in layer.__dict__ for layer in layers)
+    assert not any(fused_llama._SUM in norm.__dict__ for norm in norms)

@@ -1,5 +1,6 @@
 """Merged projections and a prefix with room behind it give what the plain ones give."""
 
+import pytest
 import torch
 
 from factory import picture, tiny_model
@@ -8,14 +9,8 @@ from modified_lisa.model.merged import merge_projections, shared_forwards
 from modified_lisa.model.reading import answer, read_image
 
 
-def plain_fused(model, monkeypatch):
-    """`fused`, without compiling."""
-    for name in ("_compiled", "_whole"):
-        monkeypatch.setattr(f"modified_lisa.model.fused.{name}", lambda function: function)
-    return fused(model)
-
-
-def test_merged_and_fused_it_computes_the_same(monkeypatch):
+@pytest.mark.usefixtures("uncompiled")
+def test_merged_and_fused_it_computes_the_same():
     model = tiny_model()
     inputs = model.processor([picture()], ["which one could roll away?"])
     with torch.no_grad():
@@ -24,7 +19,7 @@ def test_merged_and_fused_it_computes_the_same(monkeypatch):
         assert merged == 2 * len(model.language_model.layers)
         assert merge_projections(model.language_model) == 0
         _, by_views, _ = model.compute(inputs)
-        with plain_fused(model, monkeypatch):
+        with fused(model):
             _, fast, _ = model.compute(inputs)
         _, after, _ = model.compute(inputs)
     assert torch.equal(by_views, before)
@@ -66,13 +61,14 @@ def test_room_behind_the_prefix_changes_nothing():
             torch.testing.assert_close(given[1], expected[1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_sams_positions_are_looked_up_once(monkeypatch):
     model = tiny_model(vision_source="sam")
     inputs = model.processor([picture()], ["which one could roll away?"])
     layers = [module for module in model.vision.encoder.modules() if hasattr(module, "get_rel_pos")]
     with torch.no_grad():
         _, before, _ = model.compute(inputs)
-        with plain_fused(model, monkeypatch):
+        with fused(model):
             for _ in range(2):
                 torch.testing.assert_close(model.compute(inputs)[1], before, rtol=1e-4, atol=1e-4)
             calls: list[int] = []
