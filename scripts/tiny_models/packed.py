@@ -138,13 +138,13 @@ def _hidden(model: ModifiedLISA, texts: Texts, tokens: torch.Tensor, batch: dict
             model.language_model,
             words,
             keys,
-            mask=block_mask(groups, keys.length),
+            mask=block_mask(groups),
             positions=batch["positions"] + keys.length,
         )
     # In one go: the image's tokens need gradients too.
     length = image.shape[1]
     before = torch.arange(length, device=groups.device).expand(len(groups), -1)
-    own = block_mask(torch.zeros_like(before), 0)
+    own = block_mask(torch.zeros_like(before))
     mask = torch.cat((torch.nn.functional.pad(own, (0, groups.shape[1])), block_mask(groups, length)), dim=2)
     return model.language_model(
         inputs_embeds=torch.cat((image, words), dim=1),

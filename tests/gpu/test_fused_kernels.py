@@ -68,12 +68,11 @@ def test_attention_behind_a_kept_prefix(dtype, rows, kept, tokens, prefix, heads
     keys, values = room[:, :, :, :prefix]
     angles = torch.randn(1, tokens, width, device="cuda")
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
-    seen = torch.rand(rows, 1, tokens, prefix + tokens, device="cuda") < 0.8
-    seen[..., prefix:].logical_and_(seen.new_ones(tokens, tokens).tril()).logical_or_(
-        torch.eye(tokens, device="cuda") > 0
-    )
+    seen = torch.rand(rows, 1, tokens, tokens, device="cuda") < 0.8
+    seen.logical_and_(torch.ones_like(seen).tril()).logical_or_(torch.eye(tokens, device="cuda") > 0)
     bias = torch.zeros(seen.shape, device="cuda", dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
     given = attend(query, key, value, keys, values, cos, sin, bias, width**-0.5)
+    seen = torch.cat((seen.new_ones(rows, 1, tokens, prefix), seen), dim=-1)
 
     turned = fused_llama._rotate(
         *(x.double() for x in (query.transpose(1, 2), key.transpose(1, 2), cos, sin))

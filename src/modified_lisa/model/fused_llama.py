@@ -110,7 +110,8 @@ def _attention(
                     product(hidden_states).unflatten(-1, (-1, module.head_dim))
                     for product in (module.q_proj, module.k_proj, module.v_proj)
                 )
-                out = attend(query, key, value, keys, values, cos, sin, attention_mask, module.scaling)
+                bias = attention_mask[..., -hidden_states.shape[1] :]
+                out = attend(query, key, value, keys, values, cos, sin, bias, module.scaling)
                 return module.o_proj(out.flatten(2)), None
     result: tuple[torch.Tensor, torch.Tensor | None] = otherwise(
         hidden_states, position_embeddings=position_embeddings, attention_mask=attention_mask, **given

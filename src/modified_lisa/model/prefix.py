@@ -97,12 +97,16 @@ def run_rest(
     """Hidden states (B, R, Dl) of ``embeds`` (B, R, Dl) after the prefix of ``keys``.
 
     Args:
-        mask: bool (1 or B, 1, R, P + R), which token sees which; None: each sees the prefix and what precedes.
+        mask: bool (1 or B, 1, R, P + R), which token sees which; or (1 or B, 1, R, R), which of the new ones sees which,
+            and each sees the prefix; None: each sees the prefix and what precedes.
         positions: int64 (1 or B, R); None: P, P + 1, ...
     """
     after = keys.length + torch.arange(embeds.shape[1], device=embeds.device)[None]
     if mask is None:
-        mask = block_mask(torch.zeros_like(after), keys.length)
+        mask = block_mask(torch.zeros_like(after))
+    prefix_is_seen = mask.shape[-1] == embeds.shape[1]
+    if prefix_is_seen:
+        mask = torch.nn.functional.pad(mask, (keys.length, 0), value=True)
     # As what is added to the scores: made of bools, it would be made anew in every layer.
     bias = torch.zeros(mask.shape, dtype=embeds.dtype, device=embeds.device)
     bias.masked_fill_(~mask, torch.finfo(embeds.dtype).min)
@@ -125,11 +129,11 @@ def run_rest(
         attention_mask=bias,
         position_ids=after if positions is None else positions,
         use_cache=True,
-        **given_cache(function_cache(join, keys.length, kept=keys)),
+        **given_cache(function_cache(join, keys.length, kept=keys if prefix_is_seen else None)),
     ).last_hidden_state
 
 
-def block_mask(groups: torch.Tensor, prefix: int) -> torch.Tensor:
+def block_mask(groups: torch.Tensor, prefix: int = 0) -> torch.Tensor:
     """Bool (B, 1, R, prefix + R): a token sees the prefix, and itself and earlier ones of its own group.
 
     Args:
@@ -147,7 +151,7 @@ def function_cache(
     """A transformers cache of ``length`` tokens: new keys and values go through ``update``.
 
     Args:
-        kept: what they are put behind, for layers that attend to both without joining them (`fused_llama`).
+        kept: what they are put behind, if each sees all of it, for layers that do not join the two (`fused_llama`).
     """
     return _function_cache_class()(update, length, kept)
 

@@ -72,7 +72,7 @@ def answer(
             model.language_model,
             embeds,
             state.keys,
-            mask=block_mask(queries.groups, prefix),
+            mask=block_mask(queries.groups),
             positions=queries.positions + prefix,
         )
         places = queries.segs

@@ -11,7 +11,6 @@ from torch import nn
 from modified_lisa.devices import why_not
 from modified_lisa.model.nf4 import few_tokens
 from modified_lisa.model.nf4.ahead import current
-from modified_lisa.model.nf4.compact import compact
 from modified_lisa.model.nf4.few_tokens import why_not_clusters
 from modified_lisa.model.nf4.packing import BLOCK, GROUP, NF4_VALUES, SCALES, Packed, pack, pack_scales
 
@@ -247,8 +246,6 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
                 # At once, not when the garbage collector finds it: two copies of a 7B model are 3 GiB too many.
                 child.weight.data, child.weight.quant_state = child.weight.data.new_empty(0), None
                 fast += 1
-    if fast:
-        compact(module for module in model.modules() if isinstance(module, NF4Linear))
     device = layers[0][2].weight.device
     triton = why_not_clusters(device) if fast else None
     logger.info(
