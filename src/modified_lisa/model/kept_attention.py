@@ -12,7 +12,6 @@ import triton
 import triton.language as tl
 
 from modified_lisa.model.nf4.few_tokens import processors
-from modified_lisa.model.nf4.runtime_compiler import shared_memory
 
 __all__ = ["attend", "serves"]
 
@@ -133,8 +132,6 @@ class _Cut(NamedTuple):
     """Blocks of keys of one program."""
     parts: int
     """Programs for the same queries of a head."""
-    stages: int
-    """Blocks that are on their way at once."""
 
 
 def _cut(rows: int, heads: int, tokens: int, prefix: int, width: int, device: torch.device) -> _Cut:
@@ -142,9 +139,7 @@ def _cut(rows: int, heads: int, tokens: int, prefix: int, width: int, device: to
     blocks = -(-prefix // _BLOCK) - (-tokens // _BLOCK)
     programs = rows * heads * -(-tokens // size)
     steps = -(-blocks // max(1, min(blocks, 2 * processors(device) // programs)))
-    room = shared_memory(device)[0] - 6 * size * width
-    stages = 2 if 2 * 4 * width * _BLOCK <= room else 1
-    return _Cut(size, steps, -(-blocks // steps), stages)
+    return _Cut(size, steps, -(-blocks // steps))
 
 
 def attend(
@@ -189,7 +184,7 @@ def attend(
         row_of(kept_keys), kept_keys.stride(1), kept_keys.stride(2),
         row_of(kept_values), kept_values.stride(1), kept_values.stride(2),
         row_of(cos), cos.stride(1), row_of(bias), bias.stride(2),
-        heads // key.shape[2], width // 2, cut.rows, _BLOCK, cut.parts, num_warps=4, num_stages=cut.stages,
+        heads // key.shape[2], width // 2, cut.rows, _BLOCK, cut.parts, num_warps=4, num_stages=1,
     )  # fmt: skip
     _join_kernel[(rows * tokens * heads,)](
         sums, tops, out, width, cut.parts, triton.next_power_of_2(cut.parts), num_warps=1
