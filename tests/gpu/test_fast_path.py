@@ -177,16 +177,21 @@ def test_graphs_give_the_masks_of_plain_calls(model, sixteen):
 
 
 @pytest.mark.parametrize("source", ["sam", "dual"])
-def test_graphs_of_sams_encoder_give_the_masks_of_plain_calls(source):
+def test_graphs_of_sams_encoder_are_no_farther_from_float32_than_plain_calls(source):
     torch.manual_seed(0)
     model = ModifiedLISA("tiny", "tiny", vision_source=source, quantization="none")
-    segmenter, plain = Segmenter(model), PlainRunner(model)
+    segmenter, plain, exact = Segmenter(model), PlainRunner(model), PlainRunner(in_float32(model))
+    errors = []
     with torch.inference_mode():
-        for count in (1, 2):
-            inputs = model.processor([picture(seed=row) for row in range(count)], QUERIES[:count])
-            (fast, _), (wanted, _) = segmenter.runner.masks(inputs), plain.masks(inputs)
-            assert error(fast, wanted) < 0.05
-            assert ((fast > 0) != (wanted > 0)).float().mean() < 0.01
+        for count in (1, 2, 3, 1, 2, 3):
+            inputs = model.processor(
+                [picture(seed=len(errors) + row) for row in range(count)], QUERIES[:count]
+            )
+            truth = exact.masks(inputs)[0]
+            errors.append([error(way.masks(inputs)[0], truth) for way in (segmenter.runner, plain)])
+    ours, theirs = np.mean(errors, axis=0)
+    assert theirs < 0.05
+    assert ours < 1.25 * theirs
 
 
 def test_sessions_of_graphs_take_turns(model, sixteen):
@@ -204,7 +209,9 @@ def test_sessions_of_graphs_take_turns(model, sixteen):
 def in_float32(model: ModifiedLISA) -> ModifiedLISA:
     """Another model of the same weights, as they were quantised, that rounds nothing but float32."""
     torch.manual_seed(0)
-    exact = ModifiedLISA("tiny", "tiny", quantization=model.config.quantization)
+    exact = ModifiedLISA(
+        "tiny", "tiny", quantization=model.config.quantization, vision_source=model.config.vision_source
+    )
     for name, layer in list(exact.named_modules()):
         if isinstance(layer, NF4Linear | FP8Linear):
             plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device="cuda")
