@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from modified_lisa.benchmark.agreement import compare, sample_logits
+from modified_lisa.benchmark.alone import measure_alone
 from modified_lisa.benchmark.arguments import BenchmarkConfig
 from modified_lisa.benchmark.flops import count_flops, parameters_by_module
 from modified_lisa.benchmark.memory import memory_now, start_memory
@@ -57,6 +58,11 @@ class Bench:
         self.logits: dict[tuple[str, str], list[torch.Tensor]] = {}
 
     def steps(self) -> Iterator[Step]:
+        if "memory" in self.config.what and self.on_gpu:  # before anything is loaded here
+            for precision in [name for name in self.config.quantization if name != "int8"]:
+                for source in self.config.sources:
+                    keys = {"what": "memory", "precision": self._name(precision), "arm": source}
+                    yield Step(keys, partial(measure_alone, self.config, precision, source, self.device))
         for precision in self.config.quantization:
             name = self._name(precision)
             yield Step({"what": "load", "precision": name}, partial(self._load, precision))

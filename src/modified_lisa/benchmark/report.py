@@ -1,14 +1,12 @@
 """Results of a benchmark as tables (markdown, readable as they are), from what its JSON holds."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from modified_lisa.benchmark.markdown import factor, markdown, number, percent
+from modified_lisa.benchmark.memory_report import alone, load
+from modified_lisa.benchmark.rows import ARMS, Row, in_order, rows_of
 
-__all__ = ["ablation", "in_order", "latency", "rows_of", "tables", "totals", "training", "with_shares"]
-
-ARMS = ("original", "original, answer given", "sam", "vlm")
-Row = dict[str, Any]
+__all__ = ["ablation", "latency", "tables", "totals", "training", "with_shares"]
 
 
 def with_shares(rows: Sequence[Row], rates: dict[str, float]) -> list[Row]:
@@ -54,7 +52,8 @@ def tables(results: Row) -> list[str]:
         ("Fast against eager: the same masks", _agreement(results)),
         ("Quantised against not: how far the masks move", _precision(results)),
         ("Gains switched off one after another", ablation(results)),
-        ("Load", _load(results)),
+        ("On the card, in a process of its own (GiB)", alone(results)),
+        ("Load", load(results)),
     ]
     for title, table in parts:
         if table:
@@ -310,24 +309,3 @@ def _precision(results: Row) -> list[str]:
             for row in rows_of(results, "precision")
         ),
     )
-
-
-def _load(results: Row) -> list[str]:
-    return markdown(
-        ("language model", "seconds", "peak GiB"),
-        (
-            (row["precision"], number(row["seconds"]), number(row["peak_gib"], 2))
-            for row in rows_of(results, "load")
-        ),
-    )
-
-
-def rows_of(results: Row, what: str) -> list[Row]:
-    """The rows of one kind of measurement."""
-    return [row for row in results["rows"] if row["what"] == what]
-
-
-def in_order(row: Row) -> tuple[Any, ...]:
-    """Sorts rows by precision, architecture and way of running."""
-    arm = row.get("arm")
-    return row["precision"], ARMS.index(arm) if arm in ARMS else len(ARMS), row.get("mode", "")

@@ -1,7 +1,8 @@
 """The README's tables: what a reader compares before anything else."""
 
 from modified_lisa.benchmark.markdown import factor, markdown, number
-from modified_lisa.benchmark.report import Row, in_order, rows_of, totals, training
+from modified_lisa.benchmark.report import totals, training
+from modified_lisa.benchmark.rows import Row, in_order, rows_of
 
 __all__ = ["session_summary", "summary", "training_summary"]
 
