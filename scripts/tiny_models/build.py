@@ -83,6 +83,14 @@ def machine() -> str:
     return f"{name}, {multiprocessing.cpu_count()} cores, PyTorch {torch.__version__}"
 
 
+def check_same_words(one: Any, other: Any) -> None:
+    """SystemExit if the tokenizer to go on with is not the one whose words' vectors are given."""
+    if one.get_vocab() != other.get_vocab():
+        raise SystemExit(
+            "--words has another tokenizer than the model of --start; give the one it was made with"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -103,7 +111,7 @@ def main() -> None:
     parser.add_argument(
         "--start",
         type=Path,
-        help="folder with a tiny-vlm to continue from, and with its heads if they were kept",
+        help="folder with a tiny-vlm to continue from, and with its heads if they were kept; give --words as it had them",
     )
     parser.add_argument(
         "--words", type=Path, help="folder that words.py wrote: the VLM's tokenizer, and what its words mean"
@@ -143,8 +151,6 @@ def main() -> None:
     options = parser.parse_args()
     # The threads that prepare batches must not keep the one that launches waiting for its usual 5 ms.
     sys.setswitchinterval(5e-4)
-    if options.start and options.words:
-        raise SystemExit("--start goes on with its own words; give it or --words, not both")
     batch = options.batch or {"vlm": 96, "sam": 48}[options.part]
     folder = options.out / f"tiny-{options.part}"
 
@@ -155,6 +161,8 @@ def main() -> None:
         kept = options.start / "tiny-vlm" if options.start else options.words
         if kept:
             tokenizer = AutoTokenizer.from_pretrained(kept)
+            if options.words and options.start:
+                check_same_words(tokenizer, AutoTokenizer.from_pretrained(options.words))
         else:
             tokenizer = build_tokenizer(corpus(options.seed, options.tokenizer_scenes, options.workers), 4096)
         lone = vlm_training.seg_ids(tokenizer)
@@ -205,7 +213,9 @@ def main() -> None:
         else:
             model = build_vlm(tokenizer, SMALLEST_VLM if options.smoke else None)
         vectors = load_file(options.words / VECTORS)["vectors"] if options.words else None
-        learner = vlm_training.Learner(model, tokenizer, vectors, options.drop_own)
+        learner = vlm_training.Learner(
+            model, tokenizer, vectors, options.drop_own, trained=bool(options.start)
+        )
         if options.start and (options.start / HEADS).is_file():
             learner.heads.load_state_dict(load_file(options.start / HEADS))
 

@@ -46,6 +46,11 @@ def main() -> None:
     parser.add_argument(
         "--heads", type=Path, help="tiny-vlm-heads.safetensors of the pretraining, to start from"
     )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="folder of a tiny-lisa to go on from, trained on an earlier VLM, for instance",
+    )
     parser.add_argument("--seconds", type=float, default=290, help="time of the whole command (default: 290)")
     parser.add_argument("--batch", type=int, default=48, help="scenes in a step")
     parser.add_argument("--queries", type=int, default=6, help="queries of each scene in a step")
@@ -120,13 +125,9 @@ def run(options: argparse.Namespace, out: Path, scenes: Path) -> None:
     torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("high")
     model = ModifiedLISA.from_config(config)
-    if options.heads:
-        from safetensors.torch import load_file
-
-        print(
-            f"starting from {options.heads}: {start_from(model, load_file(options.heads))} weights",
-            flush=True,
-        )
+    for path, begin in ((options.start, go_on_from), (options.heads, start_from)):
+        if path:
+            print(f"starting from {path.name}: {begin(model, path)} weights", flush=True)
     print(f"trained: {model.describe_parameters()}", flush=True)
     ring.start(model.device, options.first)
     until = BEGAN + options.seconds - options.reserve
@@ -150,9 +151,24 @@ def run(options: argparse.Namespace, out: Path, scenes: Path) -> None:
     print((out / "README.md").read_text(encoding="utf-8"))
 
 
-def start_from(model: ModifiedLISA, heads: dict[str, torch.Tensor]) -> int:
+def go_on_from(model: ModifiedLISA, folder: Path) -> int:
+    """Copy what a tiny-lisa has trained, but for the <SEG> row, which is the VLM's; how many weights."""
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / "model.safetensors")
+    given = {name: value for name, value in saved.items() if not name.startswith("seg_embedding.")}
+    if unknown := set(given) - set(model.state_dict()):
+        raise SystemExit(f"--start has weights that this model does not: {sorted(unknown)[:5]}")
+    model.load_state_dict(given, strict=False)
+    return sum(value.numel() for value in given.values())
+
+
+def start_from(model: ModifiedLISA, path: Path) -> int:
     """Copy bridge and projection of the pretraining into the parts of the model that have their shapes; how many
     weights."""
+    from safetensors.torch import load_file
+
+    heads = load_file(path)
     places = {"bridge.": "vision.bridge.", "projection.": "seg_projection."}
     given = {
         place + name.removeprefix(head): value

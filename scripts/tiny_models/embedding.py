@@ -39,6 +39,14 @@ class WordEmbedding(nn.Module):
             own = own * kept[..., None]
         return self.project(self.vectors[ids]) + own
 
+    @torch.no_grad()
+    def take(self, table: torch.Tensor) -> None:
+        """Become ``table`` (rows, width): what a projection can give of it, and the rest as the words' own."""
+        known = self.is_word.nonzero()[:, 0]
+        found = torch.linalg.lstsq(self.vectors[known].double(), table[known].double()).solution
+        self.project.weight.copy_(found.T)
+        self.own.weight.copy_(table - self.project(self.vectors))
+
     def table(self) -> torch.Tensor:
         """The whole embedding (rows, width), nothing dropped."""
         return self.project(self.vectors) + self.own.weight

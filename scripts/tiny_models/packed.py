@@ -109,8 +109,7 @@ def decode(
         learns_words: the language model gets gradients, as `ModifiedLISA` trains it: the <SEG> row and LoRA, and
             through the image's tokens what makes them. Without, the <SEG> row keeps the embedding that the
             pretraining knows (`vlm.Learner`).
-        half: the mask head's products are bf16, as they are on a processor without a GPU, where it takes most of
-            the time.
+        half: the mask head's products are bf16.
     """
     processor, device = model.processor, squares.device
     given = squares if sam_squares is None else sam_squares
@@ -123,7 +122,7 @@ def decode(
         hidden = _hidden(model, texts, encoding.tokens, batch)
         states = hidden[batch["rows"], batch["places"]].float()
     prompts = model.seg_projection(states)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half or device.type == "cpu"):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         logits, predicted = model.mask_head(encoding.embedding.index_select(0, batch["rows"]), prompts)
     return logits.float(), predicted.float()
 

@@ -75,16 +75,25 @@ class Learner(nn.Module):
     """The VLM with its heads, and the losses of a batch."""
 
     def __init__(
-        self, vlm: Any, tokenizer: Any, vectors: torch.Tensor | None = None, drop_own: float = 0.0
+        self,
+        vlm: Any,
+        tokenizer: Any,
+        vectors: torch.Tensor | None = None,
+        drop_own: float = 0.0,
+        *,
+        trained: bool = False,
     ) -> None:
-        """``vectors``: of the tokenizer's words, see `embedding.WordEmbedding`, and ``drop_own`` too."""
+        """``vectors``: of the tokenizer's words, see `embedding.WordEmbedding`, and ``drop_own`` too. ``trained``: go on with
+        the VLM's own embeddings, seen as such."""
         super().__init__()
         self.vlm = vlm
         table = vlm.get_input_embeddings()
         self.words: nn.Module = table
         if vectors is not None:
             rows, width = table.weight.shape
-            self.words = WordEmbedding(vectors, width, rows=rows, drop=drop_own)
+            self.words = words = WordEmbedding(vectors, width, rows=rows, drop=drop_own)
+            if trained:
+                words.take(table.weight.float())
         vision, text = vlm.config.vision_config, vlm.config.text_config
         deepest = vision.num_hidden_layers - 1
         self.layers = default_layers("pyramid", deepest)
