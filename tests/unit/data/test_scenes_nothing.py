@@ -14,9 +14,9 @@ UNSEEN = re.compile(
 )
 
 
-def asked(split: str) -> list[tuple[Scene, Query]]:
+def asked(split: str, scenes: int) -> list[tuple[Scene, Query]]:
     found = []
-    for number in range(70):
+    for number in range(scenes):
         rng = np.random.default_rng([5, number])
         scene = make_scene(rng, split=split, size=(256, 224))
         found += [(scene, query) for query in make_queries(scene, rng, split=split, no_target_share=0.6)]
@@ -25,12 +25,12 @@ def asked(split: str) -> list[tuple[Scene, Query]]:
 
 @pytest.fixture(scope="module")
 def train() -> list[tuple[Scene, Query]]:
-    return asked("train")
+    return asked("train", 200)
 
 
 @pytest.fixture(scope="module")
 def val() -> list[tuple[Scene, Query]]:
-    return asked("val")
+    return asked("val", 70)
 
 
 def test_what_is_asked_for_is_not_there(train: list[tuple[Scene, Query]]) -> None:
@@ -52,8 +52,6 @@ def test_what_is_asked_for_is_not_there(train: list[tuple[Scene, Query]]) -> Non
         elif concept.startswith("use: "):
             fact = FACTS[concept.removeprefix("use: ")]
             assert not kinds & (fact.yes | fact.maybe)
-        elif concept in ("left", "right"):
-            assert re.search(r"left|right", text)
         checked[concept.split(":")[0]] = checked.get(concept.split(":")[0], 0) + 1
     assert {"name", "kind and colour", "colour", "use", "left", "texture"} <= set(checked)
 
@@ -70,10 +68,11 @@ def test_many_are_nearly_there(train: list[tuple[Scene, Query]]) -> None:
 
 def test_the_words_give_nothing_away(train: list[tuple[Scene, Query]]) -> None:
     """Queries without a target begin like those with one."""
-    begins: dict[bool, set[str]] = {True: set(), False: set()}
+    begins: dict[bool, list[str]] = {True: [], False: []}
     for _, query in train:
-        begins[query.kind == "no-target"] |= {text.split()[0] for text in query.texts}
-    assert len(begins[True] & begins[False]) > 0.7 * len(begins[True])
+        begins[query.kind == "no-target"] += [text.split()[0] for text in query.texts]
+    others = set(begins[False])
+    assert np.mean([word in others for word in begins[True]]) > 0.9
 
 
 def test_training_neither_sees_nor_reads_of_held_out_kinds(

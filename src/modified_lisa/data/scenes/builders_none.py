@@ -106,7 +106,11 @@ def _use(context: Context) -> Draft | None:
         return None
     several = bool(context.rng.random() < _SEVERAL)
     return Draft(
-        f"none: use: {name}", use_templates(name, several), noun_slots(context.any), (), plural=several
+        f"none: use: {name}",
+        use_templates(name, several, training=not context.held_out),
+        noun_slots(context.any),
+        (),
+        plural=several,
     )
 
 

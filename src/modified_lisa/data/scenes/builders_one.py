@@ -16,7 +16,7 @@ from modified_lisa.data.scenes.judge import (
 )
 from modified_lisa.data.scenes.speaker import Slot, Speaker, is_sentence, number_word
 from modified_lisa.data.scenes.textures import NAMED_TEXTURES
-from modified_lisa.data.scenes.wordings import BANKS, TEXTURE_WORDS
+from modified_lisa.data.scenes.wordings import BANKS, TEXTURE_WORDS, TRAINING_ONLY
 
 __all__ = [
     "attribute",
@@ -219,13 +219,20 @@ def use(context: Context) -> Draft | None:
     if name is None:
         return None
     targets = context.with_fact(name) or ()
-    return Draft(f"use: {name}", use_templates(name, len(targets) > 1), noun_slots(context.any), targets)
+    return Draft(
+        f"use: {name}",
+        use_templates(name, len(targets) > 1, training=not context.held_out),
+        noun_slots(context.any),
+        targets,
+    )
 
 
-def use_templates(name: str, several: bool) -> tuple[str, ...]:
-    """The wordings of a fact, for one target or several."""
+def use_templates(name: str, several: bool, *, training: bool) -> tuple[str, ...]:
+    """The wordings of a fact, for one target or several; with those that are for ``training`` alone."""
     templates = []
     for wording in FACTS[name].wordings:
+        if wording in TRAINING_ONLY and not training:
+            continue
         mark = "!" if wording.startswith("!") else ""
         text = wording.lstrip("!")
         if text.startswith("that "):

@@ -152,7 +152,7 @@ def _worded(context: Context, kind: str, draft: Draft, wordings: int) -> Query:
     held_out = context.held_out and bool(rng.random() < _HELD_OUT_WORDINGS)
     texts: dict[str, None] = {}
     for _ in range(int(rng.integers(1, wordings + 1)) if wordings > 1 else 1):
-        speaker = Speaker(rng, held_out=held_out)
+        speaker = Speaker(rng, held_out=held_out, training=not context.held_out)
         texts[_text(speaker, draft, sentence)] = None
     return Query(
         texts=tuple(texts),
@@ -170,6 +170,7 @@ def _worded(context: Context, kind: str, draft: Draft, wordings: int) -> Query:
 def _text(speaker: Speaker, draft: Draft, sentence: bool) -> str:
     plural = len(draft.targets) > 1 if draft.plural is None else draft.plural
     own = [text for text in draft.templates if is_sentence(text) and text.startswith("!") is speaker.held_out]
+    own = [text for text in own if speaker.knows(text)]
     phrases = [template for template in draft.templates if not is_sentence(template)]
     if sentence and own and speaker.rng.random() < 0.5:
         return _capital(speaker.fill(speaker.pick(own), draft.slots, plural))
@@ -181,7 +182,7 @@ def _text(speaker: Speaker, draft: Draft, sentence: bool) -> str:
     around = COMMANDS if phrase.startswith(_NO_NOUN) else COMMANDS + QUESTIONS
     if phrase.startswith(("of ", "among", "counting")):
         return f"Show me this: {phrase}."
-    return speaker.fill(speaker.pick(around), {"np": phrase}, plural)
+    return _capital(speaker.fill(speaker.pick(around), {"np": phrase}, plural))
 
 
 def _capital(text: str) -> str:

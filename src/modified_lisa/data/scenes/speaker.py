@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from modified_lisa.data.scenes.wordings import TRAINING_ONLY
+
 __all__ = ["NUMBERS", "Speaker", "article", "is_sentence", "number_word"]
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -37,11 +39,17 @@ def number_word(number: int) -> str:
 
 
 class Speaker:
-    """Chooses among wordings. ``held_out``: prefer those kept from training, and note whether one was used."""
+    """Chooses among wordings.
 
-    def __init__(self, rng: np.random.Generator, *, held_out: bool = False) -> None:
+    Args:
+        held_out: prefer those kept from training, and note whether one was used.
+        training: also use those that are for training alone.
+    """
+
+    def __init__(self, rng: np.random.Generator, *, held_out: bool = False, training: bool = True) -> None:
         self.rng = rng
         self.held_out = held_out
+        self.training = training
         self.used_held_out = False
         self._words: dict[str, tuple[str, str]] = {}
 
@@ -63,8 +71,11 @@ class Speaker:
         if self.held_out and kept:
             self.used_held_out = True
             return self.choose(kept)
-        familiar = [template for template in templates if not template.startswith("!")]
-        return self.choose(familiar)
+        return self.choose([text for text in templates if not text.startswith("!") and self.knows(text)])
+
+    def knows(self, template: str) -> bool:
+        """Whether the split may use it."""
+        return self.training or template not in TRAINING_ONLY
 
     def fill(self, template: str, slots: Mapping[str, Slot], plural: bool) -> str:
         """The template in words, for one target or (``plural``) several."""

@@ -1,19 +1,30 @@
 """How queries are put into words: what the text files of ``words/`` say (`speaker.py` explains their signs).
 
-A file has sections, ``[name]``, of one wording a line; lines that start with ``#`` are remarks.
+A file has sections, ``[name]``, of one wording a line; lines that start with ``#`` are remarks. Those of ``words/training/`` are
+used by training alone: scenes of val and test stay what they were, however many are added there.
 """
 
 import importlib.resources
 import re
 from collections.abc import Mapping
 
-__all__ = ["BANKS", "COMMANDS", "QUESTIONS", "TEXTURE_WORDS", "read_sections"]
+__all__ = ["BANKS", "COMMANDS", "QUESTIONS", "TEXTURE_WORDS", "TRAINING_ONLY", "read_sections"]
 
 _SECTION = re.compile(r"\[([^|\]]+)\]")
 
 
 def read_sections(name: str) -> dict[str, tuple[str, ...]]:
-    """The lines of each section of ``words/NAME.txt``."""
+    """The lines of each section of ``words/NAME.txt``, and behind them those of ``words/training/NAME.txt``."""
+    more = _sections_of(f"training/{name}")
+    sections = _sections_of(name)
+    if unknown := set(more) - set(sections):
+        raise ValueError(
+            f"words/training/{name}.txt has sections that words/{name}.txt does not: {sorted(unknown)}"
+        )
+    return {section: lines + more.get(section, ()) for section, lines in sections.items()}
+
+
+def _sections_of(name: str) -> dict[str, tuple[str, ...]]:
     folder = importlib.resources.files("modified_lisa.data.scenes") / "words"
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
@@ -37,3 +48,8 @@ TEXTURE_WORDS = {
     "spotted": ("spots", "dots all over"),
     "checked": ("checks", "a checked pattern"),
 }
+_FILES = ("concepts", "facts", "sentences")
+TRAINING_ONLY = frozenset(
+    line for name in _FILES for lines in _sections_of(f"training/{name}").values() for line in lines
+) - {line for name in _FILES for lines in _sections_of(name).values() for line in lines}
+"""Templates that val and test do not use."""
