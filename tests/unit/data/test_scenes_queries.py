@@ -13,7 +13,7 @@ from modified_lisa.data.scenes.drafts import agree
 from modified_lisa.data.scenes.facts import FACTS
 from modified_lisa.data.scenes.held_out import is_held_out
 from modified_lisa.data.scenes.speaker import Speaker, article, is_sentence
-from modified_lisa.data.scenes.wordings import BANKS, COMMANDS, QUESTIONS
+from modified_lisa.data.scenes.wordings import BANKS, COMMANDS, QUESTIONS, TRAINING_ONLY
 
 SCENES = 260
 
@@ -297,3 +297,27 @@ def test_articles_and_templates() -> None:
     tester = Speaker(np.random.default_rng(0), held_out=True)
     assert tester.pick(("!a", "b")) == "a"
     assert tester.used_held_out
+
+
+def test_val_uses_no_wording_that_is_for_training_alone(val: list[tuple[Scene, Query]]) -> None:
+    assert len(TRAINING_ONLY) > 4000
+    assert not any(text.startswith("!") for text in TRAINING_ONLY), "a held-out wording is for val and test"
+    plain = {text for text in TRAINING_ONLY if is_sentence(text) and not re.search(r"[{\[]", text)}
+    assert len(plain) > 500
+    assert not any(text in plain for _, query in val for text in query.texts)
+
+
+def test_training_uses_them(train: list[tuple[Scene, Query]]) -> None:
+    plain = {text for text in TRAINING_ONLY if is_sentence(text) and not re.search(r"[{\[]", text)}
+    assert sum(text in plain for _, query in train for text in query.texts) > 5
+
+
+def test_a_speaker_picks_what_its_split_may_use() -> None:
+    base, more = BANKS["left"][0], next(text for text in BANKS["left"] if text in TRAINING_ONLY)
+    picked = {
+        training: {
+            Speaker(np.random.default_rng(seed), training=training).pick((base, more)) for seed in range(20)
+        }
+        for training in (False, True)
+    }
+    assert picked == {False: {base}, True: {base, more}}

@@ -54,6 +54,20 @@ def test_a_word_without_its_own_is_read_by_its_meaning(drop):
     torch.testing.assert_close(given[0], whole[0])
 
 
+def test_embeddings_that_were_trained_are_seen_as_meaning_and_rest():
+    from embedding import WordEmbedding
+
+    torch.manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(40, 4), dim=1)
+    vectors[0] = 0
+    before, after = (WordEmbedding(vectors, 8, rows=41, drop=0.3) for _ in range(2))
+    torch.nn.init.normal_(before.project.weight)
+    table = before.table().detach()
+    after.take(table)
+    torch.testing.assert_close(after.table(), table)
+    torch.testing.assert_close(after.project.weight, before.project.weight, rtol=0, atol=0.02)
+
+
 def test_the_tokenizer_reads_no_wording_that_is_held_out():
     from corpus import corpus
 
