@@ -216,7 +216,6 @@ class SamVision(VisionSource):
 
     def __init__(self, encoder: Any, bridge: nn.Module) -> None:
         super().__init__()
-        self.dtype: torch.dtype = encoder.dtype
         self.encoder = encoder.requires_grad_(False)
         self.bridge = bridge
 
@@ -227,7 +226,7 @@ class SamVision(VisionSource):
         # Not by output_hidden_states: that keeps all of them, through hooks that cut compiled layers in two.
         hook = self.encoder.neck.register_forward_pre_hook(lambda _, given: deepest.append(given[0]))
         try:
-            embedding = self.encoder(sam_pixels.to(self.dtype)).last_hidden_state
+            embedding = self.encoder(sam_pixels.to(self.encoder.dtype)).last_hidden_state
         finally:
             hook.remove()
         return deepest[-1], embedding
@@ -248,7 +247,6 @@ class DualVision(VisionSource):
 
     def __init__(self, tower: VlmTower, encoder: Any) -> None:
         super().__init__()
-        self.dtype: torch.dtype = encoder.dtype
         self.encoder: VlmTower = tower
         self.sam_encoder = encoder.requires_grad_(False)
 
@@ -256,7 +254,7 @@ class DualVision(VisionSource):
         assert vlm_pixels is not None
         assert sam_pixels is not None
         with torch.no_grad():
-            embedding = self.sam_encoder(sam_pixels.to(self.dtype)).last_hidden_state
+            embedding = self.sam_encoder(sam_pixels.to(self.sam_encoder.dtype)).last_hidden_state
         return *self.encoder(vlm_pixels, self.encoder.feature_layers), embedding
 
     def trained(self, features: Features) -> Encoding:
