@@ -23,6 +23,9 @@ from modified_lisa.model.loading import find_device
 
 __all__ = ["measure_alone"]
 
+REFUSED = 2
+"""Exit status of the process where the benchmark itself would have stopped: a name that is mistyped, most likely."""
+
 
 def measure_alone(
     config: BenchmarkConfig, precision: str, source: str, device: torch.device
@@ -32,7 +35,9 @@ def measure_alone(
     ``peak_gib``: torch's allocator, from the first call on, without the session.
 
     Raises:
-        ModelLoadError: the process ended without a result; its last words are in the message.
+        ModelLoadError: the models could not be loaded there.
+        RuntimeError: the process ended without a result for another reason, such as a card that is too small; its last
+            words are in the message.
     """
     torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info(device)[0]
@@ -41,7 +46,8 @@ def measure_alone(
     command = [sys.executable, "-m", "modified_lisa.benchmark.alone", job]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise ModelLoadError(
+        kind = ModelLoadError if done.returncode == REFUSED else RuntimeError
+        raise kind(
             f"the process that measures {source} in {precision} ended with status {done.returncode}: "
             f"{done.stderr.strip()[-500:]}"
         )
@@ -89,7 +95,7 @@ def main(words: list[str]) -> int:
         found = _measure(BenchmarkConfig(**lists), job["precision"], job["source"])
     except ModifiedLISAError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return REFUSED
     print(json.dumps(found))
     return 0
 

@@ -209,7 +209,11 @@ def save_vlm(
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
-    (vlm if dtype is None else vlm.to(dtype)).save_pretrained(folder)
+    if dtype is not None:
+        vlm.to(dtype)
+        for part in (vlm.config.text_config, vision):  # each says its own, from what it was loaded as
+            part.dtype = dtype
+    vlm.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

@@ -50,5 +50,15 @@ def test_what_is_gone_from_the_card_since_before_the_process(config, source):
 
 def test_a_process_that_fails_says_why(config, tmp_path):
     config = BenchmarkConfig(**{**vars(config), "vlm_name": str(tmp_path / "nowhere")})
-    with pytest.raises(ModelLoadError, match=r"vlm in none ended with status 1: error: .*nowhere"):
+    with pytest.raises(ModelLoadError, match=r"vlm in none ended with status 2: error: .*nowhere"):
         alone.measure_alone(config, "none", "vlm", CPU)
+
+
+def test_a_process_that_breaks_does_not_stop_the_benchmark(config, monkeypatch):
+    broken = SimpleNamespace(returncode=1, stdout="", stderr="Traceback ...\nCUDA out of memory")
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: broken)
+    with pytest.raises(
+        RuntimeError, match=r"(?s)vlm in none ended with status 1: .*CUDA out of memory"
+    ) as found:
+        alone.measure_alone(config, "none", "vlm", CPU)
+    assert not isinstance(found.value, ModelLoadError)

@@ -335,3 +335,11 @@ def test_padding_tokens_that_look_like_seg_are_not_seg() -> None:
     assert inputs.seg_counts == [1, 2]
     assert inputs.is_image.sum(dim=1).tolist() == [16, 16]
     assert isinstance(np.asarray(inputs.input_ids), np.ndarray)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_model_whose_type_is_changed_reads_images_in_its_new_one(source: str) -> None:
+    model = tiny_model(vision_source=source, dtype="bf16").float()
+    with torch.no_grad():
+        masks = model(IMAGES[:1], TEXTS[:1])["pred_masks"]
+    assert masks[0].dtype == torch.float32

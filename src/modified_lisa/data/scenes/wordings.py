@@ -4,6 +4,7 @@ A file has sections, ``[name]``, of one wording a line; lines that start with ``
 used by training alone: scenes of val and test stay what they were, however many are added there.
 """
 
+import functools
 import importlib.resources
 import re
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ def read_sections(name: str) -> dict[str, tuple[str, ...]]:
     return {section: lines + more.get(section, ()) for section, lines in sections.items()}
 
 
+@functools.cache
 def _sections_of(name: str) -> dict[str, tuple[str, ...]]:
     folder = importlib.resources.files("modified_lisa.data.scenes") / "words"
     sections: dict[str, list[str]] = {}
