@@ -25,6 +25,7 @@ import vlm as vlm_training
 from corpus import corpus
 from data import Maker
 from embedding import VECTORS
+from heads import HEADS, take_heads
 from ring import Ring, default_workers
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
@@ -42,8 +43,6 @@ from modified_lisa.model.tiny import (
 
 BEGAN = time.monotonic()
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "modified_lisa" / "assets"
-HEADS = "tiny-vlm-heads.safetensors"
-"""The heads of the VLM's pretraining: `default.py` and ``--start`` can begin with them. Not shipped."""
 SMALLEST_VLM = VlmSizes(vision_width=48, vision_layers=4, vision_heads=2, width=48, layers=2, heads=2, mlp=96)
 SMALLEST_SAM = SamSizes(width=32, layers=2, heads=2, channels=128, decoder_mlp=64, decoder_heads=2)
 """For ``--smoke``: tries the code, learns nothing."""
@@ -111,7 +110,8 @@ def main() -> None:
     parser.add_argument(
         "--start",
         type=Path,
-        help="folder with a tiny-vlm to continue from, and with its heads if they were kept; give --words as it had them",
+        help="folder with a tiny-vlm to continue from, and with its heads, or a tiny-lisa with some of them; give --words as"
+        " it had them",
     )
     parser.add_argument(
         "--words", type=Path, help="folder that words.py wrote: the VLM's tokenizer, and what its words mean"
@@ -216,8 +216,8 @@ def main() -> None:
         learner = vlm_training.Learner(
             model, tokenizer, vectors, options.drop_own, trained=bool(options.start)
         )
-        if options.start and (options.start / HEADS).is_file():
-            learner.heads.load_state_dict(load_file(options.start / HEADS))
+        if options.start:
+            print(f"heads: {take_heads(learner.heads, options.start)} weights are there", flush=True)
 
         def save() -> None:
             # Copies of the weights alone: the compiled layers cannot be copied.

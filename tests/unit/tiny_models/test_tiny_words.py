@@ -88,3 +88,37 @@ def test_words_begin_behind_a_blank_or_a_newline(tokenizer):
     starts = np.flatnonzero(Packer(tokenizer, 120)._begins(wording)).tolist()
     pieces = [tokenizer.decode(wording[a:b]) for a, b in itertools.pairwise([0, *starts, len(wording)])]
     assert pieces == ["\n", "red", " thing,", " please"]
+
+
+def test_pretraining_goes_on_with_kept_heads_or_those_of_a_tiny_lisa(tmp_path):
+    from heads import HEADS, Heads, take_heads
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    known, state = Heads(16, 24, 3), {}
+    for name, value in known.state_dict().items():
+        state[name] = value.clone()
+    assert take_heads(Heads(16, 24, 3), tmp_path) == 0
+
+    (tmp_path / "tiny-lisa").mkdir()
+    places = {"bridge.": "vision.bridge.", "projection.": "seg_projection."}
+    lisa = {
+        place + name.removeprefix(head): value
+        for name, value in state.items()
+        for head, place in places.items()
+        if name.startswith(head)
+    }
+    path = tmp_path / "tiny-lisa" / "model.safetensors"
+    save_file({**lisa, "mask_head.weight": torch.zeros(3)}, path)
+    begun = Heads(16, 24, 3)
+    assert take_heads(begun, tmp_path) == sum(value.numel() for value in lisa.values())
+    for name, value in begun.state_dict().items():
+        shared = name.startswith(tuple(places))
+        assert torch.equal(value, state[name] if shared else torch.zeros_like(value)), name
+    save_file({"vision.bridge.unheard_of": torch.zeros(3)}, path)
+    with pytest.raises(SystemExit, match="unheard_of"):
+        take_heads(begun, tmp_path)
+
+    save_file(state, tmp_path / HEADS)
+    assert take_heads(begun, tmp_path) == sum(value.numel() for value in state.values())
+    assert all(torch.equal(value, state[name]) for name, value in begun.state_dict().items())
