@@ -17,7 +17,8 @@ QUICKSTART ?= quickstart
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# Two test processes on two cores, one thread each; nothing here asks the network for models.
+# Two test processes on two cores, one thread each; nothing here asks the network for models. A file's tests run in one of them, so
+# that what they share is made once; in the order of the folders, so that the long ones come first.
 QUIET := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .PHONY: help quickstart test lint types format clean
@@ -30,7 +31,7 @@ quickstart: $(INSTALLED)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/quickstart.sh "$(QUICKSTART)"
 
 test: lint types
-	$(QUIET) $(BIN)/pytest -n 2 -m "not gpu"
+	$(QUIET) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

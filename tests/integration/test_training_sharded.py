@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,15 +57,25 @@ CASES = {
         *("--train_mask_decoder", "--train_projector", "--gradient_checkpointing"),
     ],
 }
+Runs = dict[str, tuple[Path, Path]]
+
+
+@pytest.fixture(scope="module")
+def runs(repository: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Of each case, the folders of one process and of two."""
+    done: Runs = {}
+    for case, flags in CASES.items():
+        one, two = done[case] = (tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two"))
+        for folder, processes in ((one, 1), (two, 2)):
+            said = _run(repository, folder, data, processes, *flags)
+            assert said.returncode == 0, said.stderr[-3000:]
+        assert "are dealt out over 2 processes" in said.stdout
+    return done
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_give_what_one_gives(repository: Path, data: Path, tmp_path: Path, case: str) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder, processes in ((one, 1), (two, 2)):
-        done = _run(repository, folder, data, processes, *CASES[case])
-        assert done.returncode == 0, done.stderr[-3000:]
-    assert "are dealt out over 2 processes" in done.stdout
+def test_two_processes_give_what_one_gives(runs: Runs, case: str) -> None:
+    one, two = runs[case]
     for epoch in (1, 2):
         alone, dealt = _record(one, epoch), _record(two, epoch)
         assert alone["train"] == pytest.approx(dealt["train"], rel=1e-3)
@@ -80,14 +91,17 @@ def test_two_processes_give_what_one_gives(repository: Path, data: Path, tmp_pat
         torch.testing.assert_close(value, second["model_state_dict"][name], rtol=1e-2, atol=1e-4)
 
 
-def test_one_process_goes_on_where_two_stopped(repository: Path, data: Path, tmp_path: Path) -> None:
-    done = _run(repository, tmp_path, data, 2, *CASES["frozen prefix"])
-    assert done.returncode == 0, done.stderr[-3000:]
-    before = _record(tmp_path, 2)
+def test_one_process_goes_on_where_two_stopped(
+    runs: Runs, repository: Path, data: Path, tmp_path: Path
+) -> None:
+    before = runs["frozen prefix"][1]
+    for part in ("outputs", "checkpoints"):
+        shutil.copytree(before / part, tmp_path / part)
     (tmp_path / "checkpoints/checkpoint_epoch_2.pt").unlink()
     done = _run(repository, tmp_path, data, 1, *CASES["frozen prefix"], "--resume", "latest")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert _record(tmp_path, 2)["train"] == pytest.approx(before["train"], rel=1e-3)
+    assert "Going on after epoch 1" in done.stdout
+    assert _record(tmp_path, 2)["train"] == pytest.approx(_record(before, 2)["train"], rel=1e-3)
 
 
 def test_a_bad_sample_stops_both(repository: Path, data: Path, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ __all__ = ["Parts", "free_memory"]
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what nothing holds any more, so that the next figure is not the last one's."""
-    gc.collect()
+    """Give back what nothing holds any more of a GPU, so that the next figure is not the last one's."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
 

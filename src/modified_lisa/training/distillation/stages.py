@@ -49,7 +49,7 @@ class Stages:
 
 
 def free() -> None:
-    """Give back the device's memory that nothing holds any more."""
-    gc.collect()
+    """Give back a GPU's memory that nothing holds any more."""
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
