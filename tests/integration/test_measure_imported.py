@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_query_and_a_distillation_in_4_bit(repository: Path, tmp_path: Path) -
     assert list(found["stages"])[-2:] == ["embedding_training", "mask_training"]
     assert found["peak_memory_gb"] == found["stages"]["mask_training"]["peak_memory_gb"]
     assert "--batch_size 2" in found["command"]
-    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["torch"] == version("torch")
     assert not list((tmp_path / "base").iterdir()), "16 GB are left behind"
 
 

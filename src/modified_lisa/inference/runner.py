@@ -1,5 +1,7 @@
 """How a `Segmenter` runs its model: call by call, or as CUDA graphs. The same functions either way."""
 
+import contextlib
+import threading
 import time
 import weakref
 from dataclasses import replace
@@ -34,6 +36,9 @@ class StateHolder:
 
 class PlainRunner:
     """Calls the model as it is: any device, any shape, nothing to warm up."""
+
+    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    """Held by whoever uses the runner, or the model beside it, in one of several threads."""
 
     def __init__(self, model: "ModifiedLISA") -> None:
         self.model = model
@@ -76,6 +81,8 @@ class GraphRunner(PlainRunner):
 
     def __init__(self, model: "ModifiedLISA", *, fuse: bool = True) -> None:
         super().__init__(model)
+        # Graphs share what they read and write, and while one is captured the model's parts are others.
+        self.lock = threading.RLock()
         if fuse:
             merge_projections(model.language_model)
         self._forward = Graphs(self._compute, model, fuse=fuse)
@@ -122,8 +129,9 @@ class GraphRunner(PlainRunner):
         self._place = inputs.image_place
         keys_and_embedding = self._read(inputs.input_ids, inputs.is_seg, inputs.vlm_pixels, inputs.sam_pixels)
         if self._state is not keys_and_embedding:
+            if self._state is not None:
+                self._answer.clear()  # they were captured on the buffers of before
             self._state = keys_and_embedding
-            self._answer.clear()  # they were captured on the buffers of before
         self._owner = weakref.ref(holder)
         return self._state.nbytes if self._state is not None else 0
 

@@ -27,7 +27,7 @@ __all__ = ["Segmenter"]
 
 
 class Segmenter:
-    """Answers queries about images with masks.
+    """Answers queries about images with masks. Several threads may call it; on a GPU it answers them one after another.
 
     >>> segmenter = Segmenter.from_pretrained("checkpoints/best_model_epoch_20.pt")
     >>> result = segmenter.segment("street.jpg", "the vehicle that carries the most people")
@@ -72,12 +72,14 @@ class Segmenter:
         inputs = self.model.processor([picture], ["warm up"])
         image_end = inputs.image_place.stop
         lengths = sorted({bucket(image_end + extra) for extra in range(1, query_tokens + 1)})
-        with torch.inference_mode():
+        with self.runner.lock, torch.inference_mode():
             seconds = self.runner.warm_up(lengths, list(batch_sizes), inputs)
             start = time.perf_counter()
+            queries = self.model.processor.queries(["warm up"])
             with self.open(picture) as session:
-                for tokens in range(16, bucket(query_tokens, 16) + 1, 16):
-                    self.runner.answer(session, self.model.processor.queries(["warm up"]).padded(tokens))
+                # A template may say more behind the image than the shortest query of another.
+                for tokens in range(bucket(queries.length, 16), bucket(query_tokens, 16) + 1, 16):
+                    self.runner.answer(session, queries.padded(tokens))
         return seconds + time.perf_counter() - start
 
     @classmethod
@@ -142,7 +144,8 @@ class Segmenter:
             return []
         inputs = self.model.processor(pictures, texts, self.model.device)
         with torch.inference_mode():
-            logits, iou = self.runner.masks(inputs)
+            with self.runner.lock:
+                logits, iou = self.runner.masks(inputs)
             return self.results(
                 pictures,
                 texts,
@@ -179,7 +182,8 @@ class Segmenter:
         check_threshold(threshold)
         if not texts:
             return []
-        said = self.model.generate(pictures, texts, **options)
+        with self.runner.lock:
+            said = self.model.generate(pictures, texts, **options)
         frames = [self.model.processor.frame(*picture.shape[:2]) for picture in pictures]
         found = self.results(pictures, said.texts, frames, said.pred_masks, said.iou_predictions, threshold)
         parts = zip(found, texts, said.spans, said.complete, strict=True)

@@ -26,7 +26,7 @@ class Session(StateHolder):
     ...     cups, plates = session.segment_many(["the cups", "all that one eats from"])
 
     A further query costs its own tokens only. What is remembered, `nbytes` on the device, is freed by
-    `close`, by the end of a ``with``, or with the session itself. Not for several threads at once.
+    `close`, by the end of a ``with``, or with the session itself. One session is not for several threads at once.
     """
 
     def __init__(self, segmenter: "Segmenter", image: ImageSource) -> None:
@@ -34,7 +34,8 @@ class Session(StateHolder):
         self._picture = read_image(image)
         inputs = segmenter.model.processor.prefix(self._picture, segmenter.model.device)
         self._frame = inputs.frames[0]
-        self.nbytes: int = segmenter.runner.open(self, inputs)
+        with segmenter.runner.lock:
+            self.nbytes: int = segmenter.runner.open(self, inputs)
         """Bytes of the device that the session holds."""
         self._conversation: Conversation | None = None
 
@@ -58,7 +59,8 @@ class Session(StateHolder):
         if not queries:
             return []
         inputs = self._segmenter.model.processor.queries(queries)
-        logits, iou = self._segmenter.runner.answer(self, inputs)
+        with self._segmenter.runner.lock:
+            logits, iou = self._segmenter.runner.answer(self, inputs)
         count = len(queries)
         return self._segmenter.results(
             [self._picture] * count,
@@ -95,11 +97,12 @@ class Session(StateHolder):
         check_threshold(threshold)
         segmenter = self._segmenter
         check_answers(segmenter.model)
-        state = segmenter.runner.state_of(self)
-        talk = self._conversation or Conversation(segmenter.model, state)
         if on_text is not None:
             options = {**options, "streamer": TextStream(segmenter.model.processor, on_text)}
-        turn = talk.ask(state, question, **options)
+        with segmenter.runner.lock:
+            state = segmenter.runner.state_of(self)
+            talk = self._conversation or Conversation(segmenter.model, state)
+            turn = talk.ask(state, question, **options)
         self._conversation = talk
         (plain,) = segmenter.results(
             [self._picture], [turn.text], [self._frame], [turn.logits], [turn.iou_predictions], threshold
@@ -117,7 +120,8 @@ class Session(StateHolder):
     def close(self) -> None:
         """Free the memory of the image; the session answers no more."""
         self._conversation = None
-        self._segmenter.runner.close(self)
+        with self._segmenter.runner.lock:
+            self._segmenter.runner.close(self)
         self.nbytes = 0
 
     def __enter__(self) -> "Session":

@@ -4,17 +4,25 @@ from typing import Any
 
 import torch
 
-from modified_lisa.devices import why_not
+from modified_lisa.devices import why_not, why_not_bf16
 from modified_lisa.errors import ConfigError
 
 __all__ = ["require_fp8", "why_not_captured", "why_not_fp8"]
+
+
+WAITING_ROPES = ("dynamic", "longrope")
+"""Kinds of rotary positions whose frequencies transformers chooses by the length of each prompt."""
 
 
 def why_not_captured(model: Any) -> str | None:
     """What keeps a `ModifiedLISA` from being captured as CUDA graphs, in words; None if nothing does."""
     if model.config.quantization == "int8":
         return "LLM.int8 waits for the GPU in every product, to see which values are large"
-    return why_not(model.device)
+    rope = getattr(model.language_model.config, "rope_parameters", None) or {}
+    if (kind := rope.get("rope_type")) in WAITING_ROPES:
+        return f"rotary positions of the kind {kind!r} wait for the GPU, to see how long the prompt is"
+    obstacle = why_not_bf16 if model.config.dtype == "bf16" else why_not
+    return obstacle(model.device)
 
 
 FP8_CAPABILITY = (8, 9)

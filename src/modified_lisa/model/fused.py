@@ -96,8 +96,16 @@ def _kept(attention: Any) -> Callable[..., torch.Tensor]:
     return get
 
 
-def _given_mask(*_: Any, attention_mask: torch.Tensor | None = None, **__: Any) -> torch.Tensor | None:
-    return attention_mask
+_CAUSAL_BY_ITSELF = ("sdpa", "flash_attention_2", "flash_attention_3")
+"""Kinds of attention in transformers that need no mask to be causal."""
+
+
+def _given_mask(config: Any, *more: Any, **given: Any) -> Any:
+    if config._attn_implementation in _CAUSAL_BY_ITSELF:
+        return given.get("attention_mask")
+    from transformers.masking_utils import create_causal_mask
+
+    return create_causal_mask(config, *more, **given)
 
 
 _PIECE = 256

@@ -6,7 +6,9 @@ it can only be replayed on tensors of the same shapes at the same addresses, so 
 
 import contextlib
 import functools
+import inspect
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -40,8 +42,9 @@ class Graphs:
     """``function``, captured at its first call with each combination of shapes and replayed afterwards.
 
     Args:
-        function: tensors (or None) to a nest of tensors. It may not wait for the GPU, nor use gradients.
-        model: its elementwise work is fused while capturing (`fused`).
+        function: tensors (or None) to a nest of tensors. It may not wait for the GPU, nor use gradients. A method does
+            not keep its object alive: so an owner of graphs is freed with the last reference to it.
+        model: its elementwise work is fused while capturing (`fused`). Moved or cast, it is captured anew.
         fuse: False: leave that work as transformers writes it, and decode 4-bit weights one after another.
         pool: memory that several `Graphs` may share if they are never replayed at the same time.
 
@@ -57,17 +60,27 @@ class Graphs:
         *,
         fuse: bool = True,
     ) -> None:
-        self.function, self.model, self.keep, self.fuse = function, model, keep, fuse
+        self._function = weakref.WeakMethod(function) if inspect.ismethod(function) else lambda: function
+        self.model, self.keep, self.fuse = model, keep, fuse
         self.pool = torch.cuda.graph_pool_handle() if pool is None else pool
         self.capture_seconds = 0.0
         """Spent on capturing so far, compilation included."""
         self._graphs: OrderedDict[Any, tuple[torch.cuda.CUDAGraph, list[Any], Any]] = OrderedDict()
+        self._static: dict[Any, torch.Tensor] = {}
+        """Inputs of the graphs. Those of one shape share one: no two graphs are replayed at once."""
+        self._captured_on: Any = None
+        """Where the model was when they were captured."""
 
     def __len__(self) -> int:
         return len(self._graphs)
 
     def __call__(self, *inputs: torch.Tensor | None) -> Any:
         key = tuple(None if x is None else (tuple(x.shape), x.dtype) for x in inputs)
+        first = next(self.model.parameters())
+        here = first.device, first.dtype, first.data_ptr()
+        if self._graphs and here != self._captured_on:
+            self.clear()  # they would read where the weights were before
+        self._captured_on = here
         if key not in self._graphs:
             self._capture(key, inputs)
         self._graphs.move_to_end(key)
@@ -82,7 +95,19 @@ class Graphs:
     def clear(self) -> None:
         """Forget all graphs and free their memory."""
         self._graphs.clear()
+        self._static.clear()
         self.pool = torch.cuda.graph_pool_handle()  # that of before is gone with the last graph in it
+
+    def _place(self, number: int, x: torch.Tensor | None, device: torch.device) -> torch.Tensor | None:
+        """Where a graph reads its input of this number: filled with ``x``."""
+        if x is None:
+            return None
+        key = (number, tuple(x.shape), x.dtype)
+        if key in self._static:
+            self._static[key].copy_(x)
+        else:
+            self._static[key] = x.to(device, copy=True)
+        return self._static[key]
 
     def _capture(self, key: Any, inputs: tuple[torch.Tensor | None, ...]) -> None:
         while len(self._graphs) >= self.keep:
@@ -92,18 +117,33 @@ class Graphs:
         fusing = fused(self.model) if self.fuse else contextlib.nullcontext()
         # Not as inference tensors, even where the caller makes such: those could not be written to elsewhere.
         with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(device), fusing:
-            static = [None if x is None else x.to(device, copy=True) for x in inputs]
+            static = [self._place(number, x, device) for number, x in enumerate(inputs)]
+            function = self._function()
+            assert function is not None, "the object whose method is captured is gone"
             side = _side_stream(device)
             ahead = DecodeAhead(device)
             side.wait_stream(torch.cuda.current_stream())
             for _ in range(2):  # compiles, chooses algorithms, allocates workspaces
                 with torch.cuda.stream(side), ahead.learning():
-                    self.function(*static)
+                    function(*static)
             torch.cuda.current_stream().wait_stream(side)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             following = ahead.following() if self.fuse else contextlib.nullcontext()
-            with torch.cuda.graph(graph, pool=self.pool, stream=side), following:
-                outputs = self.function(*static)
+            before = torch.cuda.current_stream()
+            try:
+                # What other threads do meanwhile, such as allocating pinned memory, is none of the capture's business.
+                capturing = torch.cuda.graph(
+                    graph, pool=self.pool, stream=side, capture_error_mode="thread_local"
+                )
+                with capturing, following:
+                    outputs = function(*static)
+            except BaseException:
+                torch.cuda.set_stream(
+                    before
+                )  # torch stays on the other where it cannot end what was captured
+                if not self._graphs:
+                    self.pool = torch.cuda.graph_pool_handle()
+                raise
         self._graphs[key] = (graph, static, outputs)
         self.capture_seconds += time.perf_counter() - start

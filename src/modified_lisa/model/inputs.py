@@ -1,14 +1,16 @@
 """The tensors that `ModifiedLISA` takes, as `processor.LisaProcessor` makes them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from modified_lisa.errors import ConfigError
 from modified_lisa.geometry import Frame
 
-__all__ = ["ModelInputs", "QueryInputs", "check_length", "longest_prompt"]
+__all__ = ["ModelInputs", "QueryInputs", "check_length", "longest_prompt", "whole_numbers"]
 
 
 _ROOM = 256
@@ -81,6 +83,7 @@ class ModelInputs:
     def padded(self, length: int, segs: int) -> "ModelInputs":
         """T grown to ``length`` and N to ``segs`` (the first mask once more); no mask changes by it."""
         extra, more = length - self.length, segs - self.segs.shape[1]
+        _check_growth(extra, more)
         pad = torch.nn.functional.pad
         return replace(
             self,
@@ -131,6 +134,7 @@ class QueryInputs:
     def padded(self, length: int, segs: int | None = None) -> "QueryInputs":
         """R grown to ``length``, by a group of its own at the end, and N to ``segs``, by the first once more."""
         more = 0 if segs is None else segs - len(self.segs)
+        _check_growth(length - self.length, more)
 
         def right(x: torch.Tensor, value: int) -> torch.Tensor:
             return torch.nn.functional.pad(x, (0, length - self.length), value=value)
@@ -147,6 +151,17 @@ class QueryInputs:
 
     def to(self, device: torch.device | str) -> "QueryInputs":
         return _moved(self, device)
+
+
+def _check_growth(tokens: int, segs: int) -> None:
+    # Both would be cut without a word, and masks read from places that are not there.
+    if tokens < 0 or segs < 0:
+        raise ValueError(f"padding cannot take away: {tokens} tokens, {segs} masks")
+
+
+def whole_numbers(values: Sequence[int]) -> torch.Tensor:
+    """int64 (n,); of a prompt with an image, `torch.tensor` takes a fifth of a millisecond for it, numpy a fifth of that."""
+    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 def longest_prompt(config: Any, image_tokens: int) -> int | None:

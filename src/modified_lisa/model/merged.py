@@ -6,7 +6,7 @@ and the layers go on as views of them: no memory is added, and a layer called by
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,26 @@ _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _ATTRIBUTE = "merged_product"
 
 
+class _Merged(NamedTuple):
+    """Layers of one module whose product is one."""
+
+    names: tuple[str, ...]
+    product: Callable[[torch.Tensor], torch.Tensor]
+    sizes: list[int]
+    places: list[Any]
+    """Where their weights lie, as views of the product's; elsewhere, the module was moved, cast or copied since."""
+
+
+class _Product:
+    """x W^T for W (rows, columns) in 16 or 32 bit."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight)
+
+
 def merge_projections(language_model: nn.Module) -> int:
     """Move the weights of such layers side by side; returns how many products became one.
 
@@ -30,21 +50,15 @@ def merge_projections(language_model: nn.Module) -> int:
     merged = 0
     for module in language_model.modules():
         for names in _TOGETHER:
-            if _ATTRIBUTE in module.__dict__ or not all(hasattr(module, name) for name in names):
-                continue
-            layers: list[Any] = [getattr(module, name) for name in names]
-            product = _merge(layers)
-            if product is not None:
-                # Not registered: the layers hold these weights already, under the names that users know.
-                module.__dict__[_ATTRIBUTE] = (names, product, [layer.out_features for layer in layers])
-                merged += 1
+            if all(hasattr(module, name) for name in names) and _fresh(module) is None:
+                merged += _merge_in(module, names)
     if merged:
-        products = [
-            module.__dict__[_ATTRIBUTE][1]
-            for module in language_model.modules()
-            if _ATTRIBUTE in module.__dict__
-        ]
+        owners = [module for module in language_model.modules() if _ATTRIBUTE in module.__dict__]
+        products = [module.__dict__[_ATTRIBUTE].product for module in owners]
         compact(layer for layer in (*language_model.modules(), *products) if isinstance(layer, NF4Linear))
+        for module in owners:
+            kept = module.__dict__[_ATTRIBUTE]
+            module.__dict__[_ATTRIBUTE] = kept._replace(places=_places(module, kept.names))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what 16-bit weights were moved from
     return merged
@@ -54,11 +68,12 @@ def shared_forwards(module: nn.Module) -> dict[str, Callable[[torch.Tensor], tor
     """``forward`` for each child whose product is merged; empty for other modules.
 
     The first of them computes all, the others hand out their part of it; they must be called in order, with
-    the same tensor, as attention and gated layers do.
+    the same tensor, as attention and gated layers do. Where the module was moved since, they are merged once more.
     """
-    if _ATTRIBUTE not in module.__dict__:
+    before: _Merged | None = module.__dict__.get(_ATTRIBUTE)
+    if before is None or not (_fresh(module) or _merge_in(module, before.names)):
         return {}
-    names, product, sizes = module.__dict__[_ATTRIBUTE]
+    names, product, sizes, _ = module.__dict__[_ATTRIBUTE]
     waiting: list[torch.Tensor] = []
 
     def first(x: torch.Tensor) -> torch.Tensor:
@@ -69,6 +84,34 @@ def shared_forwards(module: nn.Module) -> dict[str, Callable[[torch.Tensor], tor
         return waiting.pop(0)
 
     return {name: first if number == 0 else next_part for number, name in enumerate(names)}
+
+
+def _merge_in(module: nn.Module, names: tuple[str, ...]) -> bool:
+    """Merge these layers of ``module`` if that can be."""
+    module.__dict__.pop(_ATTRIBUTE, None)
+    layers: list[Any] = [getattr(module, name) for name in names]
+    product = _merge(layers)
+    if product is None:
+        return False
+    # Not registered: the layers hold these weights already, under the names that users know.
+    sizes = [layer.out_features for layer in layers]
+    module.__dict__[_ATTRIBUTE] = _Merged(names, product, sizes, _places(module, names))
+    return True
+
+
+def _fresh(module: nn.Module) -> _Merged | None:
+    """What was merged in ``module``, if it still is what its layers hold."""
+    kept: _Merged | None = module.__dict__.get(_ATTRIBUTE)
+    return kept if kept is not None and kept.places == _places(module, kept.names) else None
+
+
+def _places(module: nn.Module, names: tuple[str, ...]) -> list[Any]:
+    layers: list[Any] = [getattr(module, name) for name in names]
+    weights = [layer.codes if isinstance(layer, NF4Linear) else layer.weight for layer in layers]
+    return [
+        (type(layer), weight.data_ptr(), weight.dtype, weight.device)
+        for layer, weight in zip(layers, weights, strict=True)
+    ]
 
 
 def _merge(layers: Sequence[Any]) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -86,4 +129,4 @@ def _merge(layers: Sequence[Any]) -> Callable[[torch.Tensor], torch.Tensor] | No
     weight = torch.cat([layer.weight.data for layer in layers])
     for layer, part in zip(layers, weight.split([layer.out_features for layer in layers]), strict=True):
         layer.weight.data = part
-    return lambda x: F.linear(x, weight)
+    return _Product(weight)

@@ -17,7 +17,7 @@ from modified_lisa.images import ImageSource, read_image
 from modified_lisa.model.answers.prompting import asked_ids, chat_dialogue, chat_follow_up
 from modified_lisa.model.families import family_of
 from modified_lisa.model.image_spec import ImageSpec, read_image_spec
-from modified_lisa.model.inputs import ModelInputs, QueryInputs, check_length, longest_prompt
+from modified_lisa.model.inputs import ModelInputs, QueryInputs, check_length, longest_prompt, whole_numbers
 from modified_lisa.model.sizes import sizes_of
 from modified_lisa.model.sources import first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
@@ -110,7 +110,7 @@ class LisaProcessor:
         images_begin = rows[0].index(self.image_token_id)
         # Padding stands on the right, where a causal model never looks from a real token; so any id will do,
         # and 0, unlike a <pad> that was added later, is sure to have a row.
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        ids = torch.nn.utils.rnn.pad_sequence([whole_numbers(row) for row in rows], batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
         is_seg = (ids == self.seg_token_id) & (torch.arange(ids.shape[1])[None] < lengths[:, None])
         segs = is_seg.nonzero().T.contiguous()
@@ -155,14 +155,14 @@ class LisaProcessor:
             raise ConfigError("got no queries; give at least one text")
         prompts = [self.encode(text) for text in texts]
         rows = [prompt[prompt.index(self.image_token_id) + self.image_tokens :] for prompt in prompts]
-        ids = torch.tensor([token for row in rows for token in row])
-        positions = torch.tensor([place for row in rows for place in range(len(row))])
+        ids = whole_numbers([token for row in rows for token in row])
+        positions = whole_numbers([place for row in rows for place in range(len(row))])
         is_seg = ids == self.seg_token_id
         segs = is_seg.nonzero()[:, 0]
         return QueryInputs(
             input_ids=ids[None],
             is_seg=is_seg[None],
-            groups=torch.tensor([group for group, row in enumerate(rows) for _ in row])[None],
+            groups=whole_numbers([group for group, row in enumerate(rows) for _ in row])[None],
             positions=positions[None],
             segs=segs,
             begins=positions[segs] == 0,

@@ -4,6 +4,7 @@ At batch 1 the tokens from ``<SEG>`` on are few, and Python's launches of their 
 would take longer than the passes themselves.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -58,16 +59,19 @@ class CapturedSplit:
             return
         self._prefix.clear()
         self._rest.clear()
-        self._shape = max(rows, self._shape[0]), max(length, self._shape[1])
+        most = max(rows, self._shape[0]), max(length, self._shape[1])
         config = language_model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._keys = None  # freed before its larger successor is made
-        shape = (self._shape[0], heads, self._shape[1], width)
+        self._keys, self._shape = (
+            None,
+            (0, 0),
+        )  # freed before its larger successor is made, for which there may be no room
+        shape = (most[0], heads, most[1], width)
         pairs = tuple(
             (embeds.new_zeros(shape), embeds.new_zeros(shape)) for _ in range(config.num_hidden_layers)
         )
-        self._keys = Keys(pairs, embeds.new_zeros(self._shape[0], embeds.shape[2]))
+        self._keys, self._shape = Keys(pairs, embeds.new_zeros(most[0], embeds.shape[2])), most
 
     def _part(self, rows: int, length: int) -> Keys:
         assert self._keys is not None
@@ -93,7 +97,9 @@ class CapturedSplit:
                 torch.ones(1, 1, room, padded + room, dtype=torch.bool, device=device),
                 torch.arange(room, device=device)[None],
             )
-            with fused(self.model):
+            # Captured are streams of the current device.
+            on = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+            with on, fused(self.model):
                 graphed: Any = torch.cuda.make_graphed_callables(run, sample, pool=self._prefix.pool)
             self._rest[key] = graphed
         return self._rest[key]

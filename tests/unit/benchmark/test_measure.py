@@ -1,6 +1,7 @@
 """Measuring: what is counted and where; never how fast this machine is."""
 
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_names() -> None:
 
 
 def test_versions_of_what_is_there_and_what_is_not() -> None:
-    assert versions("torch", "no-such-library") == {"torch": torch.__version__, "no-such-library": None}
+    assert versions("torch", "no-such-library") == {"torch": version("torch"), "no-such-library": None}
 
 
 def test_what_a_card_must_have(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """What the runner of graphs does around the graphs, with plain calls in their place that keep their results as graphs do."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -59,3 +61,47 @@ def test_what_stands_between_sessions_does_not_disturb_them(segmenter):
         before = session.segment("the red one").masks
         segmenter.segment(picture(seed=2), "something else")
         assert (session.segment("the red one").masks == before).all()
+
+
+def test_a_template_with_many_words_behind_the_image_is_warmed_up(segmenter, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    processor = segmenter.model.processor
+    longer = processor.queries(["warm up " + 9 * "and then some more "])
+    monkeypatch.setattr(processor, "queries", lambda _: longer)
+    assert longer.length > 16
+    segmenter.warm_up(query_tokens=48)
+    lengths = {key[0][1] for key in segmenter.runner._answer.kept}
+    assert lengths == set(range(-(-longer.length // 16) * 16, 49, 16))
+
+
+def test_padding_never_takes_away(segmenter):
+    processor = segmenter.model.processor
+    queries, inputs = processor.queries(["the red <SEG> one"]), processor([picture()], ["the red one"])
+    with pytest.raises(ValueError, match="cannot take away"):
+        queries.padded(queries.length - 1)
+    with pytest.raises(ValueError, match="cannot take away"):
+        queries.padded(64, 0)
+    with pytest.raises(ValueError, match="cannot take away"):
+        inputs.padded(inputs.length - 1, 1)
+
+
+def test_several_threads_get_their_own_answers(segmenter):
+    plain = Segmenter(segmenter.model, fast=False)
+    pictures = [picture(40, 60, seed=seed) for seed in range(6)]
+    wanted = [plain.segment(image, QUERIES[0]).masks for image in pictures]
+
+    def ask(number: int) -> float:
+        if number % 2:
+            return float((segmenter.segment(pictures[number], QUERIES[0]).masks == wanted[number]).mean())
+        with segmenter.open(pictures[number]) as session:
+            return float((session.segment(QUERIES[0]).masks == wanted[number]).mean())
+
+    with ThreadPoolExecutor(3) as threads:
+        assert all(share > 0.999 for share in threads.map(ask, [0, 1, 2, 3, 4, 5] * 3))
+
+
+def test_the_first_session_does_not_drop_what_was_captured_for_sessions(segmenter):
+    kept = segmenter.runner._answer.kept
+    kept["captured before"] = ()
+    segmenter.open(picture(seed=1)).close()
+    assert "captured before" in kept

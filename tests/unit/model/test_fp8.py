@@ -120,6 +120,16 @@ def test_merged_layers_are_views_of_one() -> None:
     assert merge_fp8([layers[0], FP8Linear.from_linear(nn.Linear(32, 16))]) is None
 
 
+def test_a_cast_leaves_the_scales() -> None:
+    layer = FP8Linear.from_linear(nn.Linear(32, 16))
+    scale = layer.scale.clone()
+    layer.to(torch.bfloat16)
+    assert layer.bias is not None
+    assert (layer.weight.dtype, layer.bias.dtype) == (torch.uint8, torch.bfloat16)
+    assert layer.scale.dtype == torch.float32
+    assert torch.equal(layer.scale, scale)
+
+
 def _load(vlm: str | None = None, dtype: str = "bf16") -> Any:
     config = ModelConfig(vlm_name=vlm or folders()[0], sam_name=folders()[1], dtype=dtype, quantization="fp8")
     return loading.load_vlm(config, torch.device("cpu"))

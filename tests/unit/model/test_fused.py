@@ -112,3 +112,16 @@ def test_layers_hand_the_kernels_what_they_need(monkeypatch):
     layers = len(model.language_model.layers)
     assert calls == {"attend": layers, "add_and_norm": 2 * layers + 1}, "each norm once, the first alone"
     torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_attention_stays_causal_whatever_computes_it(attention):
+    model = tiny_model()
+    model.language_model.set_attn_implementation(attention)
+    inputs = model.processor([picture()], ["which one could roll away?"])
+    with torch.no_grad():
+        _, plain, _ = model.compute(inputs)
+        with fused.fused(model):
+            _, fast, _ = model.compute(inputs)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)

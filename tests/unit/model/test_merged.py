@@ -1,5 +1,8 @@
 """Merged projections and a prefix with room behind it give what the plain ones give."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -7,6 +10,15 @@ from factory import picture, tiny_model
 from modified_lisa.model.fused import fused
 from modified_lisa.model.merged import merge_projections, shared_forwards
 from modified_lisa.model.reading import answer, read_image
+
+
+def by_pickle(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+def cast(model):
+    model.language_model.double()
+    return model
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -37,6 +49,25 @@ def test_the_weights_are_moved_not_copied():
     assert len(storages) == 1
     assert set(model.state_dict()) == names
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("change", [copy.deepcopy, cast, by_pickle], ids=["copied", "cast", "pickled"])
+def test_what_is_moved_cast_or_copied_afterwards_is_merged_again(change):
+    model = tiny_model()
+    merge_projections(model.language_model)
+    changed = change(model)
+    with torch.no_grad():
+        for parameter in changed.language_model.parameters():
+            parameter.mul_(1.01)  # seen by a product that still is of these weights
+        inputs = changed.processor([picture()], ["which one could roll away?"])
+        _, plain, _ = changed.compute(inputs)
+        with fused(changed):
+            _, fast, _ = changed.compute(inputs)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+    layer = changed.language_model.layers[0].self_attn
+    assert shared_forwards(layer)
+    assert merge_projections(changed.language_model) == 0, "merged by then"
 
 
 def test_layers_with_adapters_stay_as_they_are():

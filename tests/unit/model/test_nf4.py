@@ -41,6 +41,15 @@ def test_the_same_weights_in_as_many_bytes(rows, columns):
     assert (ours.out_features, ours.in_features) == (rows, columns)
 
 
+def test_a_cast_leaves_the_scales():
+    layer = linear4bit(96, 128)
+    ours = NF4Linear.from_bitsandbytes(layer).half()
+    assert {part.dtype for part in ours.packed} == {torch.int32, torch.uint8, torch.float32}
+    assert torch.equal(decode(ours.packed, torch.bfloat16), decoded(layer))
+    assert ours.to("meta").codes.is_meta
+    assert ours.offset.is_meta
+
+
 def test_rows_must_hold_whole_pairs_of_blocks():
     with pytest.raises(ValueError, match="192 weights; it must be a multiple of 128"):
         pack(torch.zeros(96, dtype=torch.uint8), 192)

@@ -95,3 +95,21 @@ def test_masks_without_a_gradient_do_not_touch_what_training_keeps():
         before = model([picture()], ["the red one"])["pred_masks"][0]
     torch.testing.assert_close(model([picture()], ["the red one"])["pred_masks"][0].detach(), before)
     assert len(calls) == 2
+
+
+def test_keys_that_found_no_room_can_be_asked_for_again(monkeypatch):
+    model = tiny_model().train()
+    capture_frozen_parts(model)
+    gradients(model, BATCHES[0])
+    makes = torch.Tensor.new_zeros
+
+    def too_large(self, *size, **options):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        model.split_forward._reserve(model.language_model, torch.zeros(9, 3, 64), 9, 640)
+    monkeypatch.setattr(torch.Tensor, "new_zeros", makes)
+    given = gradients(model, BATCHES[1])
+    release_frozen_parts(model)
+    check_alike(given, gradients(model, BATCHES[1]))

@@ -64,6 +64,8 @@ class Conversation:
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
             tokens = torch.tensor([self._next(question)], device=model.device)
             words = embed_words(model, tokens)
+            # While the answer is written, the state's own memory may come to hold another image.
+            embedding = state.embedding.clone()
             # The loop wants the whole of the prompt; what the cache holds is not looked at.
             embeds = torch.cat((words.new_zeros((1, read, words.shape[2])), words), dim=1)
             mask = torch.ones(embeds.shape[:2], dtype=torch.int64, device=model.device)
@@ -73,7 +75,7 @@ class Conversation:
                 self._forget_behind(read)
                 raise
             self._remember(said, embeds.shape[1])
-            _, logits, iou = decode_masks(model, state.embedding, said)
+            _, logits, iou = decode_masks(model, embedding, said)
         text, spans = read_tokens(model.processor, said.tokens[0])
         return Turn(text, spans, said.complete[0], logits, iou)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modified_lisa.model.fp8.arithmetic import FORMAT, MULTIPLE, quantise_rows, reference_product
+from modified_lisa.model.typed import KeepsTypes
 
 __all__ = ["FP8Linear", "fp8_product", "fp8_suits", "merge_fp8", "quantise_fast"]
 
@@ -14,13 +15,14 @@ PART = 1024
 """Rows of a weight that are quantised at once."""
 
 
-class FP8Linear(nn.Linear):
+class FP8Linear(KeepsTypes, nn.Linear):
     """A frozen linear layer, W (out_features, in_features) as float8_e4m3fn codes with a scale for each row.
 
     On a CUDA device the product is the GPU's own in fp8 and comes out in bf16; elsewhere, which is for tests, it is
     `arithmetic.reference_product`. The gradient flows to the input alone, as if that had not been rounded.
     """
 
+    kept_types = ("scale",)
     scale: nn.Parameter
 
     def __init__(self, codes: torch.Tensor, scale: torch.Tensor, bias: nn.Parameter | None = None) -> None:
@@ -94,10 +96,11 @@ def quantise_fast(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     codes = torch.empty(rows, columns, dtype=FORMAT, device=x.device)
     scale = torch.empty(rows, dtype=torch.float32, device=x.device)
     padded = 1 << (columns - 1).bit_length()
-    quantise_kernel[(rows,)](
-        x, codes, scale, columns, x.stride(0),
-        COLUMNS=padded, num_warps=min(16, max(1, padded // 512)), enable_fp_fusion=False,
-    )  # fmt: skip
+    with torch.cuda.device(x.device):  # kernels are launched on the current one
+        quantise_kernel[(rows,)](
+            x, codes, scale, columns, x.stride(0),
+            COLUMNS=padded, num_warps=min(16, max(1, padded // 512)), enable_fp_fusion=False,
+        )  # fmt: skip
     return codes.view(torch.uint8), scale
 
 

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modified_lisa.devices import why_not
+from modified_lisa.devices import why_not, why_not_bf16
 from modified_lisa.model.nf4 import few_tokens
 from modified_lisa.model.nf4.ahead import current
 from modified_lisa.model.nf4.few_tokens import why_not_clusters
 from modified_lisa.model.nf4.packing import BLOCK, GROUP, NF4_VALUES, SCALES, Packed, pack, pack_scales
+from modified_lisa.model.typed import KeepsTypes
 
 __all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "merge_nf4", "use_fast_nf4"]
 
@@ -22,7 +23,7 @@ FEW_TOKENS = few_tokens.MOST_TOKENS
 """Up to here the product is made straight from 4 bit; above, decoding costs less than reading x so often."""
 
 
-class NF4Linear(nn.Module):
+class NF4Linear(KeepsTypes):
     """A frozen linear layer without bias, W (out_features, in_features) in NF4 with double quantisation.
 
     Takes the place of a bitsandbytes ``Linear4bit`` on a CUDA device, and holds the same weights in as many
@@ -31,6 +32,7 @@ class NF4Linear(nn.Module):
     call the usual 16-bit product. Graphs decode it beside the product before (`ahead`).
     """
 
+    kept_types = ("scale_scales", "scale_values", "offset")
     codes: torch.Tensor
     scale_codes: torch.Tensor
     scale_scales: torch.Tensor
@@ -238,7 +240,10 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
     if not layers:
         return 0, 0
     fast = 0
-    obstacle = why_not(layers[0][2].weight.device)
+    in_bf16 = any(
+        (child.compute_dtype or child.weight.quant_state.dtype) == torch.bfloat16 for *_, child in layers
+    )
+    obstacle = (why_not_bf16 if in_bf16 else why_not)(layers[0][2].weight.device)
     if obstacle is None:
         for parent, name, child in layers:
             if child.weight.is_cuda and suits(child):
