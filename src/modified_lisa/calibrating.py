@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from modified_lisa.data.asking import check_queries
 from modified_lisa.data.opening import open_dataset
-from modified_lisa.errors import CheckpointError
+from modified_lisa.errors import CheckpointError, DataError
 from modified_lisa.evaluation import check_counts, evaluate
 from modified_lisa.files import check_folder
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.scoring.calibration import Correction, calibration, cross_validated, fit_correction
+from modified_lisa.scoring.calibration import FEWEST, Correction, calibration, cross_validated, fit_correction
 
 __all__ = ["Calibrated", "calibrate_checkpoint"]
 
@@ -74,7 +75,10 @@ def calibrate_checkpoint(
         max_samples=max_samples,
         skip_bad_samples=skip_bad_samples,
     )
+    if len(samples) < FEWEST:
+        raise DataError(f"{split} has {len(samples)} samples; at least {FEWEST} are needed to correct by")
     model = ModifiedLISA.from_pretrained(checkpoint, device, **overrides)
+    check_queries(model.processor, samples)
     with tqdm(total=len(samples), desc=f"measure {split}", unit="sample", disable=not progress) as bar:
         records = evaluate(
             model, samples, batch_size=batch_size, num_workers=num_workers, progress=bar.update

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from modified_lisa.config import LossWeights
+from modified_lisa.data.asking import check_queries
 from modified_lisa.data.collate import Batch, Collator, SampleSource, in_batches, load_batches
 from modified_lisa.data.opening import PROTOCOLS as SAMPLES
 from modified_lisa.data.opening import open_dataset
@@ -292,6 +293,7 @@ def evaluate_protocols(
     if "generated" in protocols:
         overrides.setdefault("answers", None)  # in words, where the checkpoint can
     segmenter = Segmenter.from_pretrained(checkpoint, device=device, fast=False, **overrides)
+    check_queries(segmenter.model.processor, samples)
     if "generated" in protocols:
         check_answers(segmenter.model)
     results: dict[str, EvaluationResult] = {}

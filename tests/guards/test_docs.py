@@ -67,7 +67,9 @@ def row(action: argparse.Action) -> str:
             kind = " ".join(f"`{choice}`" for choice in action.choices)
         if action.nargs == "?":
             kind = "path, or nothing"
-        default = "none" if action.default is None else f"`{action.default}`"
+        # What a parser leaves to the command, its help says.
+        said = re.search(r" \(default: ([^)]*)\)", str(action.help))
+        default = (said[1] if said else "none") if action.default is None else f"`{action.default}`"
     name = ", ".join(f"`{flag}`" for flag in action.option_strings) or f"`{action.metavar}`"
     if not action.option_strings:
         default = "has to be given"

@@ -65,7 +65,7 @@ def test_it_is_a_line_of_what_it_was(trained, data, tmp_path):
 def test_refusals(trained, data, tmp_path):
     with pytest.raises(CheckpointError, match="holds a checkpoint already"):
         calibrate_checkpoint(trained, trained, data_dir=data)
-    with pytest.raises(DataError, match="3 samples have a predicted IoU"):
+    with pytest.raises(DataError, match="test has 3 samples; at least 30"):
         calibrate_checkpoint(
             trained, tmp_path / "out", data_dir=data, split="test", device="cpu", progress=False
         )

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -33,6 +34,12 @@ SEGMENTS_ONLY = (
 
 def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """Load the model and talk until the input ends."""
+    if sys.stdin is None or sys.stdout is None:
+        raise ConfigError("a chat needs its standard input and output, and one of them is closed")
+    if isinstance(
+        sys.stdin, io.TextIOWrapper
+    ):  # a line that is no text is refused like any other bad question
+        sys.stdin.reconfigure(errors="surrogateescape")
     check_folder("--out_dir", arguments.out_dir)
     check_threshold(arguments.threshold)
     if arguments.max_new_tokens < 1:
@@ -200,7 +207,7 @@ class _Painter:
 def _loading() -> Iterator[None]:
     """Say that a model is loaded, on a terminal, and unsay it; what a library remarks on is for logs."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    shown = sys.stderr.isatty()
+    shown = sys.stderr is not None and sys.stderr.isatty()
     if shown:
         print("loading the model …", end="", file=sys.stderr, flush=True)
     try:

@@ -14,7 +14,7 @@ def summary(results: Row) -> list[str]:
     rows = [row for row in sorted(rows_of(results, "latency"), key=in_order) if row["arm"] in arms]
     against = [totals(rows, "original", mode) for mode in modes]
     table = markdown(
-        ("language model", "architecture", "run as", "image and query to mask, ms", "× faster than LISA's", "than LISA's sped up", "peak GiB"),
+        ("language model", "architecture", "run as", "image and query to mask, ms", "× faster than LISA's", "× faster than LISA's, sped up", "peak GiB"),
         (
             (
                 row["precision"], arms[row["arm"]], modes[row["mode"]], number(row["total_ms"]),

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from modified_lisa.data.annotation import Shape, draw_shape, label_value, parse_annotation
+from modified_lisa.data.annotation import Shape, draw_shape, label_value, parse_annotation, rasterize
 from modified_lisa.errors import ConfigError, DataError, ImageError
+from modified_lisa.geometry import IGNORE
 from modified_lisa.images import image_size, read_image
 from modified_lisa.prompts import SEG_TOKEN, with_seg
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_split",
     "problems_error",
     "split_folder",
+    "text_fault",
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -210,7 +212,7 @@ def _check_annotation(path: Path, size: tuple[int, int] | None) -> tuple[tuple[s
     if parsed.texts_read and not annotation.texts:
         problems.append('"text" is empty; at least one query is expected')
     for number, text in enumerate(annotation.texts, 1):
-        if fault := _text_fault(text):
+        if fault := text_fault(text):
             problems.append(f"text {number} of {len(annotation.texts)}: {fault}")
     has_target = annotation.no_target or any(label_value(shape.label) == 1 for shape in annotation.shapes)
     if parsed.shapes_read and not has_target:
@@ -223,10 +225,15 @@ def _check_annotation(path: Path, size: tuple[int, int] | None) -> tuple[tuple[s
             problems.append(f"{name}: a polygon of {len(shape.points)} points; at least 3 are expected")
         elif size is not None and (where := _outside(shape, *size)):
             problems.append(f"{name}: {where}, which is {size[1]} x {size[0]}")
+    hides = any(label_value(shape.label) == IGNORE for shape in annotation.shapes)
+    drawn = rasterize(annotation, *size) if size is not None and hides and not problems else None
+    if drawn is not None and not annotation.no_target and not (drawn == 1).any():
+        problems.append("its target is completely covered by 'ignore'; nothing of it would be counted")
     return annotation.texts, problems
 
 
-def _text_fault(text: str) -> str | None:
+def text_fault(text: str) -> str | None:
+    """What is wrong with a query that has one mask, in words; None: nothing that shows without a model."""
     try:
         with_seg(text)
     except ConfigError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from modified_lisa.errors import DataError
 
-__all__ = ["check_segmentation", "coco_mask"]
+__all__ = ["check_segmentation", "coco_area", "coco_mask"]
 
 
 def coco_mask(segmentation: object, height: int, width: int) -> np.ndarray:
@@ -25,12 +25,23 @@ def coco_mask(segmentation: object, height: int, width: int) -> np.ndarray:
     """
     from pycocotools import mask as coco
 
+    return np.ascontiguousarray(coco.decode(_run_lengths(segmentation, height, width)))
+
+
+def coco_area(segmentation: object, height: int, width: int) -> int:
+    """How many pixels `coco_mask` has, without drawing them; the same errors."""
+    from pycocotools import mask as coco
+
+    return int(coco.area(_run_lengths(segmentation, height, width)))
+
+
+def _run_lengths(segmentation: object, height: int, width: int) -> Any:
+    from pycocotools import mask as coco
+
     checked: Any = check_segmentation(segmentation, height, width)
     if isinstance(checked, list):
-        checked = coco.merge(coco.frPyObjects(checked, height, width))
-    elif isinstance(checked["counts"], list):
-        checked = coco.frPyObjects(checked, height, width)
-    return np.ascontiguousarray(coco.decode(checked))
+        return coco.merge(coco.frPyObjects(checked, height, width))
+    return coco.frPyObjects(checked, height, width) if isinstance(checked["counts"], list) else checked
 
 
 def check_segmentation(segmentation: object, height: int, width: int) -> list[list[float]] | dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from modified_lisa.data.annotation import Annotation, rasterize, read_annotation
@@ -54,6 +54,7 @@ class ReasonSegDataset:
             raise problems_error(self.problems)
         if not pairs:
             raise DataError(f"no sample of {self.root / split} can be used; {list_problems(self.problems)}")
+        self.skips = skip_bad_samples
         samples = [
             (pair, number) for pair in pairs for number in range(len(pair.texts) if self.every_text else 1)
         ]
@@ -78,6 +79,18 @@ class ReasonSegDataset:
     def names(self) -> list[str]:
         """The samples' names, without reading them."""
         return [self._name(pair, number) for pair, number in self._samples]
+
+    @property
+    def texts(self) -> list[str]:
+        """The samples' queries, without reading them."""
+        return [pair.texts[number] for pair, number in self._samples]
+
+    def leave_out(self, faults: Mapping[int, str]) -> None:
+        """Drop the samples of these numbers, for what is wrong with each; it is among ``problems`` then."""
+        for number, what in faults.items():
+            pair, text = self._samples[number]
+            self.problems.append(Problem(pair.annotation, f"text {text + 1}: {what}", self.split))
+        self._samples = [sample for number, sample in enumerate(self._samples) if number not in faults]
 
     def annotation(self, index: int) -> Annotation:
         """The whole annotation of the image of one sample."""

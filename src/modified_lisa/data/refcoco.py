@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from modified_lisa.data.coco_masks import check_segmentation, coco_mask
+from modified_lisa.data.check import text_fault
+from modified_lisa.data.coco_masks import coco_area, coco_mask
 from modified_lisa.data.plain_pickle import read_plain_pickle
 from modified_lisa.data.sample import Sample
 from modified_lisa.errors import ConfigError, DataError
@@ -91,12 +92,20 @@ class RefCocoDataset:
         if not chosen:
             raise DataError(f"{file} has no split {split!r}; its splits are {', '.join(splits[:_LISTED])}")
         images, annotations = _read_instances(folder / "instances.json")
+        self.skips = skip_bad_samples
         self._samples: list[_Reference] = []
         self.problems: list[str] = []
         """What was left out; empty without ``skip_bad_samples``."""
+        known: set[str] = set()
         for entry in chosen:
             try:
-                self._samples += self._parse(entry, images, annotations)
+                found = self._parse(entry, images, annotations)
+                if twice := sorted({one.name for one in found} & known):
+                    raise DataError(
+                        f"its sentence {twice[0].rpartition('#')[2]} is that of another reference"
+                    )
+                known |= {one.name for one in found}
+                self._samples += found
             except DataError as error:
                 self.problems.append(f"{file}: reference {entry.get('ref_id')!r}: {error}")
             if max_samples is not None and len(self._samples) >= max_samples:
@@ -136,6 +145,16 @@ class RefCocoDataset:
         """``SPLIT/image_file#number of the sentence``, without reading the samples."""
         return [reference.name for reference in self._samples]
 
+    @property
+    def texts(self) -> list[str]:
+        """The samples' sentences, without reading them."""
+        return [reference.text for reference in self._samples]
+
+    def leave_out(self, faults: Mapping[int, str]) -> None:
+        """Drop the samples of these numbers, for what is wrong with each; it is among ``problems`` then."""
+        self.problems += [f"{self._samples[number].name}: {what}" for number, what in faults.items()]
+        self._samples = [sample for number, sample in enumerate(self._samples) if number not in faults]
+
     def _groups(self, reference: _Reference) -> dict[str, str]:
         if self.name != "grefcoco":
             return {}
@@ -162,11 +181,14 @@ class RefCocoDataset:
         wanted = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
         if entry.get("no_target") or wanted in ([], [-1]):  # gRefCOCO writes both
             wanted = []
+        if not wanted and self.name != "grefcoco":
+            raise DataError("it means no annotation; only gRefCOCO has references to what is not there")
         found = [annotations.get(_key(number)) for number in wanted]
         for number, annotation in zip(wanted, found, strict=True):
             if annotation is None:
                 raise DataError(f"its annotation {number!r} is not in instances.json")
-            check_segmentation(annotation.get("segmentation"), *size)
+            if not coco_area(annotation.get("segmentation"), *size):
+                raise DataError(f"its annotation {number!r} has no pixel in the image")
         segmentations = tuple(annotation["segmentation"] for annotation in found if annotation is not None)
         sentences = entry.get("sentences")
         if not isinstance(sentences, list) or not sentences:
@@ -178,6 +200,8 @@ class RefCocoDataset:
                 raise DataError(
                     f"its sentence {number + 1} is {sentence!r:.60}; an object with 'sent' is expected"
                 )
+            if fault := text_fault(text):
+                raise DataError(f"its sentence {number + 1}: {fault}")
             name = f"{self.split}/{Path(file).stem}#{_sentence_id(entry, sentence, number)}"
             references.append(_Reference(name, text.strip(), path, size, segmentations))
         return references
@@ -213,7 +237,9 @@ def _read_instances(file: Path) -> tuple[dict[Any, Any], dict[Any, Any]]:
     tables = []
     for key in ("images", "annotations"):
         listed = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(listed, list) or not all(isinstance(e, dict) and "id" in e for e in listed):
+        if not isinstance(listed, list) or not all(
+            isinstance(e, dict) and isinstance(e.get("id"), int | str) for e in listed
+        ):
             raise DataError(f"{file} has no list of {key} with an id each; COCO's instances.json is expected")
         tables.append({entry["id"]: entry for entry in listed})
     return tables[0], tables[1]

@@ -20,6 +20,8 @@ from modified_lisa.inference.drawing import PALETTE, Colour, draw_masks
 __all__ = ["Segmentation", "check_ending", "check_output", "check_threshold"]
 
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+JPEG_SIDE = 65_500
+"""The longest side of a JPEG that libjpeg writes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +175,11 @@ class Segmentation:
                 path, lambda file: np.savez_compressed(file, masks=masks, scores=scores, text=text)
             )
         picture, form = self.overlay(), _PICTURES[ending]
+        if form == "JPEG" and max(picture.size) > JPEG_SIDE:
+            raise ConfigError(
+                f"cannot save to {str(path)!r}: a JPEG has at most {JPEG_SIDE:,} pixels a side, and the image is "
+                f"{picture.width} x {picture.height}; use .png"
+            )
         # JPEG: full resolution of colours, so that thin outlines stay sharp; PNG has no such options.
         options = {"quality": 95, "subsampling": 0} if form == "JPEG" else {}
         return write_atomically(path, lambda file: picture.save(file, format=form, **options))
@@ -204,7 +211,11 @@ def check_output(path: Path, image: str | os.PathLike[str]) -> None:
 def check_threshold(threshold: float) -> None:
     """ConfigError unless it is a finite number."""
     number = isinstance(threshold, Real) and not isinstance(threshold, bool)  # numpy's numbers too
-    if not number or not math.isfinite(threshold):
+    try:
+        finite = number and math.isfinite(threshold)
+    except OverflowError:  # a whole number beyond the largest float
+        finite = False
+    if not finite:
         raise ConfigError(f"the threshold is {threshold!r}; it must be a finite number, in logits")
 
 

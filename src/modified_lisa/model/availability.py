@@ -18,11 +18,13 @@ def why_not_captured(model: Any) -> str | None:
     """What keeps a `ModifiedLISA` from being captured as CUDA graphs, in words; None if nothing does."""
     if model.config.quantization == "int8":
         return "LLM.int8 waits for the GPU in every product, to see which values are large"
+    obstacle = (why_not_bf16 if model.config.dtype == "bf16" else why_not)(model.device)
+    if obstacle is not None:
+        return obstacle
     rope = getattr(model.language_model.config, "rope_parameters", None) or {}
     if (kind := rope.get("rope_type")) in WAITING_ROPES:
         return f"rotary positions of the kind {kind!r} wait for the GPU, to see how long the prompt is"
-    obstacle = why_not_bf16 if model.config.dtype == "bf16" else why_not
-    return obstacle(model.device)
+    return None
 
 
 FP8_CAPABILITY = (8, 9)

@@ -7,7 +7,7 @@ import numpy as np
 
 from modified_lisa.errors import DataError
 
-__all__ = ["Correction", "calibration", "cross_validated", "fit_correction"]
+__all__ = ["FEWEST", "Correction", "calibration", "cross_validated", "fit_correction"]
 
 BINS = 10
 FOLDS = 5

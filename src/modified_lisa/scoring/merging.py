@@ -42,7 +42,7 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         path = found[0]
     try:
         # Not splitlines: a query may hold U+2028 and others of its ends of a line, which JSON leaves as they are.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise DataError(
             f"there is no file or folder {path}; name the output of modified-lisa evaluate"

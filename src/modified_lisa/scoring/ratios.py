@@ -141,6 +141,8 @@ def sums_of_images(records: Sequence[Record]) -> tuple[list[str], NDArray[np.flo
             [[[m.hits(record), m.cases(record)] for m in METRICS.values()] for record in records],
             dtype=np.float64,
         )
+        if not np.isfinite(rows).all():  # numpy reads null as NaN
+            raise ValueError("null, or no finite number")
         names, index = np.unique([image_of(record) for record in records], return_inverse=True)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

@@ -10,9 +10,11 @@ import torch
 from modified_lisa.benchmark.measure import reset_peak_memory
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.answers import read_explanations
+from modified_lisa.data.asking import check_queries
 from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import ConfigError, DataError
-from modified_lisa.files import check_folder
+from modified_lisa.evaluation import raise_together
+from modified_lisa.files import alone_in, check_folder
 from modified_lisa.model.checkpoint import load_checkpoint, read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
@@ -56,6 +58,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
             load_checkpoint(path)
         # A model that is dealt out need not fit on one GPU.
         model = ModifiedLISA.from_config(config.model, device="cpu" if sharded else accelerator.device)
+        _check_queries(model, sets, accelerator.print)
         own = model.trainable_state_dict()
         if lost := sorted(set(given) & set(model.state_dict()) - set(own)):
             raise ConfigError(
@@ -81,13 +84,36 @@ def train(config: TrainingConfig) -> dict[str, Any]:
             accelerator.print(f"{said}. No CUDA graphs with it")
         else:
             accelerator.print(capture_frozen_parts(model))
-        with deterministic():
+        with deterministic(), _alone(config, accelerator):
             cache = _open_cache(config, accelerator, model, sets)
             return Trainer(
                 config, accelerator, model, sets["train"], sets["val"], explanations=explanations, cache=cache
             ).run()
     finally:
         accelerator.end_training()
+
+
+def _check_queries(model: ModifiedLISA, sets: dict[str, DataSet], say: Callable[[str], Any]) -> None:
+    known = {split: len(samples.problems) for split, samples in sets.items()}
+    check_queries(model.processor, *sets.values())
+    for split, samples in sets.items():
+        for problem in samples.problems[known[split] :]:
+            say(f"skipped: {problem}")
+
+
+@contextlib.contextmanager
+def _alone(config: TrainingConfig, accelerator: Any) -> Iterator[None]:
+    """Meanwhile, no other run writes into the folders of this one: their files would be of both."""
+    folders = {os.path.realpath(folder): folder for folder in (config.output_dir, config.checkpoint_dir)}
+    with contextlib.ExitStack() as held:
+        problem = None
+        try:
+            for folder in folders.values() if accelerator.is_main_process else ():
+                held.enter_context(alone_in(folder))
+        except ConfigError as error:
+            problem = error
+        raise_together(problem, accelerator)
+        yield
 
 
 def _given_weights(source: str) -> dict[str, torch.Tensor]:

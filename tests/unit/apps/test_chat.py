@@ -173,3 +173,33 @@ def test_a_terminal(folder: Path) -> None:
         os.close(mine)
     assert "Traceback" not in answer
     assert "all that is not round" in answer
+
+
+@pytest.mark.parametrize("closed", ["stdin", "stdout"])
+def test_nobody_to_talk_with(folder: Path, monkeypatch: Any, closed: str, capfd: Any) -> None:
+    monkeypatch.setattr(sys, closed, None)
+    assert cli.main(["chat", str(folder / "photo.png"), "--out_dir", str(folder)]) == 2
+    assert "needs its standard input and output" in capfd.readouterr().err
+
+
+def test_a_line_that_is_no_text_is_refused_and_the_chat_goes_on(folder: Path) -> None:
+    checkpoint = tiny_model().save_pretrained(folder / "model")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "modified_lisa.apps.cli",
+            "chat",
+            "photo.png",
+            "--checkpoint",
+            str(checkpoint),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        input=b"the tree\n\xff\xfe\nthe rocket\n",
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"wrote ") == 2
+    assert b"is not valid text" in done.stderr

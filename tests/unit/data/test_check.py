@@ -242,3 +242,11 @@ def test_no_shape_is_fine_only_where_the_file_says_so(tmp_path, said, problems):
     listed = found(tmp_path)
     assert len(listed) == problems
     assert all("no polygon" in what and '"no_target": true' in what for _, _, what in listed)
+
+
+def test_a_target_that_nothing_is_counted_of(tmp_path):
+    train = tmp_path / "train"
+    add(train, "covered", target(TRIANGLE, "ignore"), target(TRIANGLE))
+    add(train, "partly", target([[0, 0], [12, 0], [12, 29], [0, 29]], "ignore"), target(TRIANGLE))
+    ((_, file, what),) = found(tmp_path)
+    assert (file, what[:42]) == ("covered.json", "its target is completely covered by 'ignor")

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from modified_lisa.config import DATASETS
-from modified_lisa.data.coco_masks import coco_mask
+from modified_lisa.data.coco_masks import coco_area, coco_mask
 from modified_lisa.data.opening import PROTOCOLS, open_dataset
 from modified_lisa.data.refcoco import RefCocoDataset
 from modified_lisa.errors import ConfigError, DataError
@@ -118,6 +118,9 @@ def rewrite(root: Path, change: Any) -> None:
         ({"size": [HEIGHT, WIDTH], "counts": "ooooooooooooooooooo"}, "damaged"),
         ({"size": [HEIGHT, WIDTH], "counts": "ß"}, "cover|damaged"),
         ({"size": [HEIGHT, WIDTH]}, "list of numbers"),
+        ([[1000, 1000, 1100, 1000, 1100, 1100]], "no pixel in the image"),
+        ([[1, 1, 1, 1, 1, 1]], "no pixel in the image"),
+        ({"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}, "no pixel in the image"),
     ],
 )
 def test_segmentations_that_cannot_be_drawn(tmp_path: Path, segmentation: Any, says: str) -> None:
@@ -139,11 +142,25 @@ def test_every_problem_is_listed_before_a_model_is_loaded(tmp_path: Path) -> Non
         reference(3, 1001, "val"),
         reference(4, 1001, "val", " "),
         {**reference(5, [1001], "val", "it"), "image_id": [1]},
+        reference(6, [], "val", "it"),
+        reference(7, 1001, "val", "a <SEG> and a <SEG>"),
+        reference(8, 1001, "val", "\udc00 it"),
+        reference(9, 1001, "val", "it"),
+        reference(9, 1001, "val", "it again"),
     ]
     (tmp_path / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(bad))
-    with pytest.raises(DataError, match="5 problems") as raised:
+    with pytest.raises(DataError, match="9 problems") as raised:
         RefCocoDataset(tmp_path, "refcoco", "val")
-    for number, says in enumerate(["image 99", "annotation 99", "no sentences", "sentence 1", "image"], 1):
+    wanted = [
+        "image 99",
+        "annotation 99",
+        "no sentences",
+        "sentence 1",
+        "image",
+        "no annotation; only gRefCOCO",
+    ]
+    wanted += ["sentence 1: it holds 2 <SEG>", "is not valid text", "sentence 900 is that of another"]
+    for number, says in enumerate(wanted, 1):
         assert f"reference {number}: " in str(raised.value)
         assert says in str(raised.value)
 
@@ -204,3 +221,15 @@ def test_the_one_door(tmp_path: Path) -> None:
         open_dataset(tmp_path, "val", split_by="unc")
     with pytest.raises(ConfigError, match="--dataset"):
         open_dataset(tmp_path, "val", dataset="coco")
+
+
+def test_ids_are_numbers_or_names(tmp_path: Path) -> None:
+    make_refcoco(tmp_path)
+    rewrite(tmp_path, lambda content: content["images"][0].update(id=[9]))
+    with pytest.raises(DataError, match="no list of images with an id each"):
+        RefCocoDataset(tmp_path, "refcoco", "val")
+
+
+def test_areas_are_those_of_the_masks(tmp_path: Path) -> None:
+    for segmentation in (TRIANGLE, compressed(block()), uncompressed(block())):
+        assert coco_area(segmentation, HEIGHT, WIDTH) == coco_mask(segmentation, HEIGHT, WIDTH).sum()

@@ -167,7 +167,10 @@ def test_gpus_that_are_too_old_for_graphs_are_named(monkeypatch, capability, dty
     assert found is None if says is None else says in found
 
 
-def test_positions_that_wait_for_the_gpu_are_named():
+def test_positions_that_wait_for_the_gpu_are_named(monkeypatch):
     model = tiny_model()
+    for name in ("why_not", "why_not_bf16"):
+        monkeypatch.setattr(availability, name, lambda _: None)
+    assert availability.why_not_captured(model) is None
     model.language_model.config.rope_parameters = {"rope_type": "longrope", "rope_theta": 1e4}
     assert "'longrope' wait for the GPU" in availability.why_not_captured(model)

@@ -124,3 +124,12 @@ def test_files_that_are_no_results(tmp_path: Path, content: str, says: str) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has none"):
         read_results(tmp_path / "empty")
+
+
+def test_a_byte_order_mark_and_null(tmp_path: Path) -> None:
+    records = runs_of(0)[0]
+    lines = "\n".join(json.dumps(record) for record in records)
+    (tmp_path / "marked.jsonl").write_text(lines, encoding="utf-8-sig")
+    assert read_results(tmp_path / "marked.jsonl") == records
+    with pytest.raises(DataError, match="null"):
+        merge_results([[{**records[0], "intersection": None}, *records[1:]]])

@@ -5,11 +5,14 @@ several wordings. Every sample has its own random state, made from (seed, split,
 gives the same bytes whatever the number of processes.
 """
 
+import contextlib
 import io
 import json
 import multiprocessing
 import os
 import re
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -178,8 +181,28 @@ def _run(
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        results: Iterable[dict[str, Any]] = pool.map(work, jobs, chunksize=_CHUNK)
-        yield from results
+        with (
+            _deaf_to_interrupts()
+        ):  # as the processes that are started here are from then on: this one ends them
+            results: Iterable[dict[str, Any]] = pool.map(work, jobs, chunksize=_CHUNK)
+        try:
+            yield from results
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Meanwhile, Ctrl-C does nothing, also to processes started in it; only in the main thread can that be asked for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _write_sample(folder: Path, seed: int, no_target_share: float, job: tuple[str, int]) -> dict[str, Any]:

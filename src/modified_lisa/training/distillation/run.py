@@ -13,7 +13,7 @@ from modified_lisa.benchmark.measure import describe_device
 from modified_lisa.data.opening import open_dataset
 from modified_lisa.errors import CheckpointError
 from modified_lisa.evaluation import evaluate_checkpoint
-from modified_lisa.files import check_folder, write_json
+from modified_lisa.files import alone_in, check_folder, write_json
 from modified_lisa.model import loading
 from modified_lisa.training.distillation import preparing
 from modified_lisa.training.distillation.loop import Distiller
@@ -47,6 +47,11 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         open_dataset(
             config.data_dir, config.split
         )  # what is wrong with it is known before, not after, the work
+    with alone_in(config.out):
+        return _distil(config, paths, queries)
+
+
+def _distil(config: DistillConfig, paths: list[Path], queries: list[str]) -> dict[str, Any]:
     device = loading.find_device(config.device)
     teacher, weights = read_teacher(config.teacher, config.overrides)
     student = student_config(teacher, config.bridge, config.bridge_layers)
