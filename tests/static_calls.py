@@ -1,5 +1,6 @@
 """CUDA graphs' manners without CUDA: results that the next call overwrites."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ class StaticCalls:
     def __init__(
         self, function: Any, model: Any, pool: Any = None, keep: int = 0, *, fuse: bool = True
     ) -> None:
-        self.function, self.pool, self.capture_seconds = function, pool, 0.0
+        self.function, self.capture_seconds = function, 0.0
+        self.pool = pool or SimpleNamespace(handle=None)
         self.kept: dict[Any, Any] = {}
 
     def __call__(self, *inputs: torch.Tensor | None) -> Any:

@@ -13,7 +13,7 @@ from modified_lisa.errors import ConfigError
 from modified_lisa.inference.runner import GraphRunner, PlainRunner
 from modified_lisa.inference.segmentation import Segmentation
 from modified_lisa.inference.segmenter import Segmenter
-from modified_lisa.model.graphs import Graphs
+from modified_lisa.model.graphs import Graphs, Pool
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.lisa import ModifiedLISA
 
@@ -104,7 +104,7 @@ class StagedPipeline(Pipeline):
     def __init__(self, model: ModifiedLISA, *, fast: bool) -> None:
         super().__init__(model)
         self.fast = fast
-        self.pool = torch.cuda.graph_pool_handle() if fast else None
+        self.pool = Pool() if fast else None
         self.place = slice(0, 0)
         # All graphs share one pool of memory. They are captured in the order in which they are replayed, and
         # the result of each is held, so that none overwrites what a later one reads.

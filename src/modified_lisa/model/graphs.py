@@ -19,7 +19,7 @@ from torch import nn
 from modified_lisa.model.fused import fused
 from modified_lisa.model.nf4.ahead import DecodeAhead
 
-__all__ = ["Graphs", "bucket"]
+__all__ = ["Graphs", "Pool", "bucket"]
 
 KEEP = 24
 """Graphs that are kept of one function; the one that was not used for longest goes first."""
@@ -36,6 +36,22 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
     torch hands out in turn."""
     # Before whatever else a graph does beside it (`DecodeAhead`).
     return torch.cuda.Stream(device, priority=-1)
+
+
+class Pool:
+    """Memory that graphs work in. torch frees it with the last graph in it, and does not take its handle after that."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+        """How many are in it."""
+        self._handle: Any = None
+
+    @property
+    def handle(self) -> Any:
+        """For a capture."""
+        if not self.graphs:
+            self._handle = torch.cuda.graph_pool_handle()
+        return self._handle
 
 
 class Graphs:
@@ -55,14 +71,14 @@ class Graphs:
         self,
         function: Callable[..., Any],
         model: nn.Module,
-        pool: Any | None = None,
+        pool: Pool | None = None,
         keep: int = KEEP,
         *,
         fuse: bool = True,
     ) -> None:
         self._function = weakref.WeakMethod(function) if inspect.ismethod(function) else lambda: function
         self.model, self.keep, self.fuse = model, keep, fuse
-        self.pool = torch.cuda.graph_pool_handle() if pool is None else pool
+        self.pool = Pool() if pool is None else pool
         self.capture_seconds = 0.0
         """Spent on capturing so far, compilation included."""
         self._graphs: OrderedDict[Any, tuple[torch.cuda.CUDAGraph, list[Any], Any]] = OrderedDict()
@@ -94,9 +110,9 @@ class Graphs:
 
     def clear(self) -> None:
         """Forget all graphs and free their memory."""
+        self.pool.graphs -= len(self._graphs)
         self._graphs.clear()
         self._static.clear()
-        self.pool = torch.cuda.graph_pool_handle()  # that of before is gone with the last graph in it
 
     def _place(self, number: int, x: torch.Tensor | None, device: torch.device) -> torch.Tensor | None:
         """Where a graph reads its input of this number: filled with ``x``."""
@@ -112,6 +128,7 @@ class Graphs:
     def _capture(self, key: Any, inputs: tuple[torch.Tensor | None, ...]) -> None:
         while len(self._graphs) >= self.keep:
             self._graphs.popitem(last=False)
+            self.pool.graphs -= 1
         start = time.perf_counter()
         device = next(self.model.parameters()).device
         fusing = fused(self.model) if self.fuse else contextlib.nullcontext()
@@ -134,16 +151,14 @@ class Graphs:
             try:
                 # What other threads do meanwhile, such as allocating pinned memory, is none of the capture's business.
                 capturing = torch.cuda.graph(
-                    graph, pool=self.pool, stream=side, capture_error_mode="thread_local"
+                    graph, pool=self.pool.handle, stream=side, capture_error_mode="thread_local"
                 )
                 with capturing, following:
                     outputs = function(*static)
             except BaseException:
-                torch.cuda.set_stream(
-                    before
-                )  # torch stays on the other where it cannot end what was captured
-                if not self._graphs:
-                    self.pool = torch.cuda.graph_pool_handle()
+                # torch stays on the other stream where it cannot end what was captured.
+                torch.cuda.set_stream(before)
                 raise
         self._graphs[key] = (graph, static, outputs)
+        self.pool.graphs += 1
         self.capture_seconds += time.perf_counter() - start

@@ -100,7 +100,7 @@ class CapturedSplit:
             # Captured are streams of the current device.
             on = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
             with on, fused(self.model):
-                graphed: Any = torch.cuda.make_graphed_callables(run, sample, pool=self._prefix.pool)
+                graphed: Any = torch.cuda.make_graphed_callables(run, sample, pool=self._prefix.pool.handle)
             self._rest[key] = graphed
         return self._rest[key]
 

@@ -12,7 +12,7 @@ from torch import nn
 from factory import tiny_model
 from modified_lisa import devices
 from modified_lisa.model import availability, graphs
-from modified_lisa.model.graphs import Graphs
+from modified_lisa.model.graphs import Graphs, Pool
 
 
 class Graph:
@@ -111,8 +111,21 @@ def test_a_model_that_was_moved_or_cast_is_captured_anew(cuda):
     owner.model.double()
     assert owner(torch.ones(2, 3)).dtype == torch.float64
     assert owner.captured > captures
-    assert cuda.pools == pools + 1
+    assert cuda.pools == pools + 1, "the pool is gone with the last graph in it"
     assert len(owner.graphs) == 1
+
+
+def test_a_pool_is_asked_for_anew_once_nothing_is_in_it(cuda):
+    pool, model = Pool(), nn.Linear(3, 3)
+    one, other = (Graphs(lambda x: x + 1, model, pool, keep=1, fuse=False) for _ in range(2))
+    one(torch.ones(1))
+    other(torch.ones(1))
+    assert (pool.graphs, cuda.pools) == (2, 1)
+    one(torch.ones(2))  # the first is dropped for it, and the other is still there
+    one.clear()
+    assert (pool.graphs, cuda.pools) == (1, 1)
+    other(torch.ones(2))  # nothing is in the pool at that moment
+    assert (pool.graphs, cuda.pools) == (1, 2)
 
 
 @pytest.mark.usefixtures("cuda")
@@ -132,11 +145,11 @@ def test_an_owner_is_freed_with_its_last_reference():
 
 def test_a_capture_that_fails_leaves_torchs_stream_and_can_be_tried_again(cuda):
     owner = Owner()
-    cuda.fails, pools = True, cuda.pools
+    cuda.fails = True
     with pytest.raises(RuntimeError, match="invalidated"):
         owner.graphs(torch.ones(2, 3))
     assert cuda.stream == "default"
-    assert cuda.pools == pools + 1, "the pool of a capture that failed is not used again"
+    assert owner.graphs.pool.graphs == 0, "another pool is asked for the next time"
     assert len(owner.graphs) == 0
     cuda.fails = False
     assert torch.equal(owner(torch.ones(2, 3)), torch.full((2, 3), 2.0))
