@@ -105,15 +105,21 @@ def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
         return
     place = Path(folder, ".in_use")
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another process is writing into {os.fspath(folder)!r}; name another folder, or wait for it"
-            ) from error
-        except OSError:
-            pass
+    with contextlib.ExitStack() as held:
+        while True:
+            file = held.enter_context(place.open("ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f"another process is writing into {os.fspath(folder)!r}; name another folder, or wait for it"
+                ) from error
+            except OSError:
+                break
+            # Who held it before may have removed it meanwhile, and somebody else hold the one that is there now.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), place.stat()):
+                    break
         try:
             yield
         finally:
