@@ -102,6 +102,10 @@ class Trainer:
             raise
         finally:
             self.report.close()
+        if self.first_epoch > self.config.epochs:
+            self.report.say(f"All {self.config.epochs} epochs had been done before; nothing was trained.")
+            if self.accelerator.is_main_process:  # the folder may be a new one
+                curves(self.report.folder / "curves.png", self.report.epochs)
         best = self.report.history["best"]
         self.report.say(
             f"Done. Best: epoch {best['epoch']}, val mIoU {best['val_mIoU']:.3f}, {best['checkpoint']}\n"

@@ -170,12 +170,19 @@ def test_resume_without_a_checkpoint_starts(tmp_path: Path, capsys: pytest.Captu
     assert "starts from scratch" in capsys.readouterr().out
 
 
-def test_resume_of_a_finished_run_adds_nothing(whole: Any, tmp_path: Path) -> None:
+def test_resume_of_a_finished_run_adds_nothing(
+    whole: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("modified_lisa.training.loop.curves", lambda *given: drawn.append(given))
     path = whole[0] / "checkpoints" / "checkpoint_epoch_3.pt"
     history, model = _run(_config(tmp_path, resume=str(path)))
     assert history["epochs"] == whole[1]["epochs"]
     assert history["benchmarks"] == whole[1]["benchmarks"]
     assert _equal_weights(model, whole[2])
+    out = capsys.readouterr().out
+    assert "All 3 epochs had been done before; nothing was trained." in out
+    assert drawn == [(tmp_path / "outputs" / "curves.png", history["epochs"])]
 
 
 def test_resume_refuses_another_run_and_lists_what_differs(whole: Any, tmp_path: Path) -> None:
