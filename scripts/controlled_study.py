@@ -34,8 +34,8 @@ from runs import CROWDED, TIMED, Settings, result_path, timing_path  # noqa: E40
 from modified_lisa.config import DTYPES, ModelConfig  # noqa: E402
 from modified_lisa.errors import ConfigError, ModifiedLISAError, TrainingError  # noqa: E402
 from modified_lisa.files import write_json  # noqa: E402
+from modified_lisa.model.building import build_processor  # noqa: E402
 from modified_lisa.model.loading import find_device  # noqa: E402
-from modified_lisa.model.processor import build_processor  # noqa: E402
 
 BEGAN = time.monotonic()
 RESERVE = 20.0

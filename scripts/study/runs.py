@@ -21,10 +21,10 @@ from torch import nn
 from modified_lisa.config import ModelConfig
 from modified_lisa.files import write_json
 from modified_lisa.metrics import SegmentationMetrics
+from modified_lisa.model.building import build_processor
 from modified_lisa.model.image_spec import ImageSpec
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.loading import DTYPES, load_sam
-from modified_lisa.model.processor import build_processor
 from modified_lisa.scoring.boundary import boundary_score
 from modified_lisa.training.distillation.targets import embedding_errors
 

@@ -29,9 +29,9 @@ from modified_lisa.data import ReasonSegDataset
 from modified_lisa.data.scenes import QUERY_KINDS, generate
 from modified_lisa.evaluation import evaluate
 from modified_lisa.files import write_json
+from modified_lisa.model.building import build_processor
 from modified_lisa.model.checkpoint import save_folder
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.model.processor import build_processor
 from modified_lisa.scoring.calibration import fit_correction
 
 BEGAN = time.monotonic()

@@ -6,10 +6,9 @@ pixel belongs to the answer if its logit is above 0, and masks are compared at t
 evaluation does. The other of `PROTOCOLS` measures what the model writes.
 """
 
-import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from modified_lisa.company import in_company, raise_together, together
 from modified_lisa.config import LossWeights
 from modified_lisa.data.asking import check_queries
 from modified_lisa.data.collate import Batch, Collator, SampleSource, in_batches, load_batches
@@ -44,12 +44,9 @@ __all__ = [
     "evaluate",
     "evaluate_checkpoint",
     "evaluate_protocols",
-    "in_company",
-    "raise_together",
     "result_of",
     "score_batch",
     "terms_of",
-    "together",
 ]
 
 PROTOCOLS = ("teacher_forced", "generated")
@@ -152,47 +149,6 @@ def evaluate(
         records = gather_object(records)
     records.sort(key=lambda numbered: numbered[0])
     return result_of([record for _, record in records])
-
-
-def raise_together(problem: ModifiedLISAError | None, accelerator: Accelerator | None) -> None:
-    """Raise in all processes what went wrong in any of them, so that none waits for another forever."""
-    problems = [problem] if problem is not None else []
-    if accelerator is not None and accelerator.num_processes > 1:
-        problems = gather_object(problems)
-    if problem is not None and len(problems) == 1:
-        raise problem
-    if problems:
-        raise type(problems[0])("; ".join(dict.fromkeys(map(str, problems))))
-
-
-def in_company(
-    batches: Iterable[Batch], model: Any, accelerator: Accelerator | None
-) -> Iterator[tuple[int, Batch]]:
-    """``batches``, numbered. Of a sharded model all processes get their next one, or all the error of one."""
-    waiting = enumerate(batches)
-    if not is_sharded(model):
-        yield from waiting
-        return
-    while True:
-        with together(model, accelerator):
-            following = next(waiting, None)
-        if following is None:
-            return
-        yield following
-
-
-@contextlib.contextmanager
-def together(model: Any, accelerator: Accelerator | None) -> Iterator[None]:
-    """Around what all processes do with a sharded model: an error in one is raised in all, so that none goes on alone."""
-    if not is_sharded(model):
-        yield
-        return
-    problem: ModifiedLISAError | None = None
-    try:
-        yield
-    except ModifiedLISAError as error:
-        problem = error
-    raise_together(problem, accelerator)
 
 
 def _records(batch: Batch, scores: Scores) -> list[dict[str, Any]]:

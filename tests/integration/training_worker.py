@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from accelerate import Accelerator
 
 from fake_lisa import FakeLISA, FakeSet, NanLISA
-from modified_lisa import evaluation
+from modified_lisa import company, evaluation
 from modified_lisa.config import TrainingConfig
 from modified_lisa.errors import DataError, ModifiedLISAError
 from modified_lisa.training import loop
@@ -56,7 +56,7 @@ def run(folder: Path, batch_size: str, accumulation: str, case: str) -> None:
         train = BadOnOneProcess(9)
     try:
         with contextlib.ExitStack() as as_sharded:
-            for module in (evaluation, loop) if in_step else ():
+            for module in (company, evaluation, loop) if in_step else ():
                 as_sharded.enter_context(mock.patch.object(module, "is_sharded", return_value=True))
             Trainer(config, accelerator, model, train, FakeSet(5, "val")).run()
     except ModifiedLISAError as error:

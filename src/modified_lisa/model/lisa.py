@@ -22,6 +22,7 @@ from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
 from modified_lisa.model.answers import build_answer_head, generate_answers
 from modified_lisa.model.bridge import TokenBridge, make_bridge
+from modified_lisa.model.building import build_processor
 from modified_lisa.model.describe import describe_parameters
 from modified_lisa.model.families import family_of
 from modified_lisa.model.inputs import ModelInputs
@@ -29,7 +30,6 @@ from modified_lisa.model.mask_head import SEG_PROJECTIONS, MaskHead
 from modified_lisa.model.nf4.linear import use_fast_nf4
 from modified_lisa.model.original_lisa import building as original_lisa
 from modified_lisa.model.prefix import split_forward
-from modified_lisa.model.processor import build_processor
 from modified_lisa.model.quantization import QuantizationReport
 from modified_lisa.model.random_init import seeded
 from modified_lisa.model.sources import resolve_name

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from modified_lisa.benchmark.measure import reset_peak_memory
+from modified_lisa.company import raise_together
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.answers import read_explanations
 from modified_lisa.data.asking import check_queries
 from modified_lisa.data.opening import DataSet, open_dataset
 from modified_lisa.errors import ConfigError, DataError
-from modified_lisa.evaluation import raise_together
 from modified_lisa.files import alone_in, check_folder
 from modified_lisa.model.checkpoint import load_checkpoint, read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache

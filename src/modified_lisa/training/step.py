@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from modified_lisa.company import in_company, raise_together, together
 from modified_lisa.config import TrainingConfig
 from modified_lisa.data.collate import Batch
 from modified_lisa.errors import ModifiedLISAError, TrainingError
-from modified_lisa.evaluation import in_company, raise_together, score_batch, terms_of, together
+from modified_lisa.evaluation import score_batch, terms_of
 from modified_lisa.metrics import SegmentationMetrics
 
 __all__ = ["StepResult", "Stepper", "balance_strength", "learning_rate"]

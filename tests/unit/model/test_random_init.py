@@ -49,7 +49,7 @@ def test_known_sizes_are_those_of_the_published_checkpoints(name: str) -> None:
 
 def test_the_processor_of_a_known_name_has_its_image_tokens_and_rows() -> None:
     from modified_lisa.config import ModelConfig
-    from modified_lisa.model.processor import build_processor
+    from modified_lisa.model.building import build_processor
 
     processor = build_processor(
         ModelConfig(sam_name="facebook/sam-vit-huge", vision_source="dual"), random_init=True

@@ -21,10 +21,10 @@ from modified_lisa.config import ModelConfig
 from modified_lisa.errors import DataError, ImageError
 from modified_lisa.images import read_image
 from modified_lisa.model import loading
+from modified_lisa.model.building import build_processor
 from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.feature_store import FeatureStore, fingerprint, image_key
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.model.processor import build_processor
 
 __all__ = ["Picture", "list_images", "store_embeddings", "store_features", "store_prompts"]
 
