@@ -63,10 +63,8 @@ class CapturedSplit:
         config = language_model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._keys, self._shape = (
-            None,
-            (0, 0),
-        )  # freed before its larger successor is made, for which there may be no room
+        # Freed before its larger successor is made, for which there may be no room.
+        self._keys, self._shape = None, (0, 0)
         shape = (most[0], heads, most[1], width)
         pairs = tuple(
             (embeds.new_zeros(shape), embeds.new_zeros(shape)) for _ in range(config.num_hidden_layers)
