@@ -181,9 +181,8 @@ def _run(
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        with (
-            _deaf_to_interrupts()
-        ):  # as the processes that are started here are from then on: this one ends them
+        # As the processes that are started here are from then on: it is this one that ends them.
+        with _deaf_to_interrupts():
             results: Iterable[dict[str, Any]] = pool.map(work, jobs, chunksize=_CHUNK)
         try:
             yield from results
