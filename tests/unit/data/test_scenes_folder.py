@@ -1,6 +1,11 @@
 """The folder writer: the same bytes for the same seed, ReasonSeg's layout, errors."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +141,26 @@ def test_numbers_that_cannot_be(tmp_path: Path, counts: dict[str, float], messag
     with pytest.raises(ConfigError, match=message):
         generate(tmp_path / "out", **arguments, progress=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a group of processes that gets one signal")
+def test_an_interruption_is_one_line(tmp_path: Path) -> None:
+    """Ctrl-C reaches the workers too, which say nothing and are ended by the command."""
+    # As in a terminal: what is started in the background may be deaf to it.
+    command = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command += "from modified_lisa.apps.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["scenes", str(tmp_path / "out"), "--train", "5000", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/train/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.rstrip().endswith("modified-lisa: interrupted")

@@ -275,3 +275,13 @@ def test_it_is_frozen_and_its_repr_leaves_the_image_out():
     with pytest.raises(FrozenInstanceError):
         segmentation.text = "other"
     assert "image" not in repr(segmentation)
+
+
+def test_a_jpeg_has_no_room_for_a_very_wide_image(tmp_path):
+    wide = np.zeros((1, 1, 65_501), dtype=bool)
+    wide[0, 0, 7] = True
+    found = result(wide, image=np.zeros((1, 65_501, 3), np.uint8))
+    with pytest.raises(ConfigError, match=r"at most 65,500 pixels a side.*65501 x 1; use .png"):
+        found.save(tmp_path / "wide.jpg")
+    assert found.save(tmp_path / "wide.png").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.png"]

@@ -125,7 +125,7 @@ def test_an_empty_query_is_refused(segmenter, query):
         segmenter.segment(picture(), query)
 
 
-@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), "0", None, True])
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), "0", None, True, 10**400])
 def test_a_threshold_is_a_finite_number(segmenter, threshold):
     with pytest.raises(ConfigError, match="threshold"):
         segmenter.segment(picture(), "it", threshold=threshold)
