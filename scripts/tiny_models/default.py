@@ -20,6 +20,7 @@ import torch
 from build import ASSETS, machine
 from card import write_card
 from data import Maker
+from heads import PLACES
 from optimizers import make_optimizer, rate_at
 from packed import Texts, losses_of
 from ring import Ahead, Ring, default_workers, on_device
@@ -169,11 +170,10 @@ def start_from(model: ModifiedLISA, path: Path) -> int:
     from safetensors.torch import load_file
 
     heads = load_file(path)
-    places = {"bridge.": "vision.bridge.", "projection.": "seg_projection."}
     given = {
         place + name.removeprefix(head): value
         for name, value in heads.items()
-        for head, place in places.items()
+        for head, place in PLACES.items()
         if name.startswith(head)
     }
     own = model.state_dict()

@@ -12,6 +12,8 @@ from modified_lisa.model.pyramid import PyramidBridge
 
 HEADS = "tiny-vlm-heads.safetensors"
 """The heads of the VLM's pretraining: `default.py` and ``--start`` can begin with them. Not shipped."""
+PLACES = {"bridge.": "vision.bridge.", "projection.": "seg_projection."}
+"""What `ModifiedLISA` calls the two of them whose shapes it trains."""
 GRID = 64
 CHANNELS = 128
 
@@ -41,11 +43,10 @@ def take_heads(heads: Heads, start: Path) -> int:
         given = load_file(start / HEADS)
         heads.load_state_dict(given)
     elif (lisa := start / "tiny-lisa" / "model.safetensors").is_file():
-        places = {"vision.bridge.": "bridge.", "seg_projection.": "projection."}
         given = {
             head + name.removeprefix(place): value.float()
             for name, value in load_file(lisa).items()
-            for place, head in places.items()
+            for head, place in PLACES.items()
             if name.startswith(place)
         }
         own = {name: torch.zeros_like(value) for name, value in heads.state_dict().items()}

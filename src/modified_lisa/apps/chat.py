@@ -36,9 +36,8 @@ def run(arguments: argparse.Namespace, overrides: dict[str, Any]) -> None:
     """Load the model and talk until the input ends."""
     if sys.stdin is None or sys.stdout is None:
         raise ConfigError("a chat needs its standard input and output, and one of them is closed")
-    if isinstance(
-        sys.stdin, io.TextIOWrapper
-    ):  # a line that is no text is refused like any other bad question
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # So that a line that is no text is refused like any other bad question.
         sys.stdin.reconfigure(errors="surrogateescape")
     check_folder("--out_dir", arguments.out_dir)
     check_threshold(arguments.threshold)
