@@ -6,12 +6,13 @@ import pickle
 import pytest
 
 from factory import bright_squares, tiny_model
-from modified_lisa import evaluation
+from modified_lisa import ModifiedLISA, evaluation
 from modified_lisa.data import ReasonSegDataset
 from modified_lisa.data.asking import check_queries
 from modified_lisa.data.refcoco import RefCocoDataset
 from modified_lisa.errors import DataError
 from modified_lisa.evaluation import evaluate_checkpoint
+from original_lisa_factory import Sizes, make_checkpoint
 from refcoco_folder import make_refcoco, reference
 
 LONG, PLACE = "word " * 3000, "an <image> of it"
@@ -59,6 +60,16 @@ def test_sentences_of_refcoco(tmp_path):
     check_queries(tiny_model().processor, rest)
     assert [sample.text for sample in rest] == ["it", "that one"]
     assert "the query contains" in rest.problems[0]
+
+
+def test_published_lisas_refuse_more_tokens(tmp_path):
+    make_checkpoint(tmp_path / "lisa", Sizes(tokenizer=True))
+    root = bright_squares(tmp_path, {"val": 2})
+    file = root / "val" / "image_1.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"text": ["the <im_start> of it"]}))
+    processor = ModifiedLISA.from_pretrained(tmp_path / "lisa", "cpu").processor
+    with pytest.raises(DataError, match="val/image_1#0: the query contains .*<im_start>"):
+        check_queries(processor, ReasonSegDataset(root, "val"))
 
 
 def test_an_evaluation_measures_nothing_before_it_refuses(root, tmp_path, monkeypatch):
