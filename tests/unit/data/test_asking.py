@@ -68,7 +68,7 @@ def test_published_lisas_refuse_more_tokens(tmp_path):
     file = root / "val" / "image_1.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"text": ["the <im_start> of it"]}))
     processor = ModifiedLISA.from_pretrained(tmp_path / "lisa", "cpu").processor
-    with pytest.raises(DataError, match="val/image_1#0: the query contains .*<im_start>"):
+    with pytest.raises(DataError, match=r"val/image_1#0: the query contains .*<im_start>"):
         check_queries(processor, ReasonSegDataset(root, "val"))
 
 
