@@ -92,6 +92,12 @@ def parse() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="that render")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument(
+        "--pretrained_rate",
+        type=float,
+        default=0.1,
+        help="learning rate of what is trained on (tower, projector, mask decoder), as a share of --lr (default: 0.1)",
+    )
     parser.add_argument("--scene_seed", type=int, default=500)
     parser.add_argument("--rows", nargs="+", help="only rows whose names contain one of these texts")
     parser.add_argument("--smoke", action="store_true", help="the smallest settings, to try the code")
@@ -116,7 +122,7 @@ def study(options: argparse.Namespace) -> None:
     dtype = options.dtype or ("bf16" if find_device().type == "cuda" else "fp32")
     settings = Settings(
         options.out, pool, options.vlm_name, options.sam_name, dtype, options.batch,
-        options.queries, options.lr, options.timed_steps,
+        options.queries, options.lr, options.pretrained_rate, options.timed_steps,
     )  # fmt: skip
     plan = read_plan(options, settings)
     say(f"{len(rows)} rows, {options.seeds} seeds")
@@ -160,7 +166,8 @@ def read_plan(options: argparse.Namespace, settings: Settings) -> dict[str, Any]
     """What all runs of this folder share, from plan.json or new; ConfigError if it was started with something else."""
     path = options.out / "plan.json"
     asked = {
-        name: getattr(settings, name) for name in ("vlm_name", "sam_name", "dtype", "batch", "queries", "lr")
+        name: getattr(settings, name)
+        for name in ("vlm_name", "sam_name", "dtype", "batch", "queries", "lr", "pretrained_rate")
     } | {name: getattr(options, name) for name in ("train", "test", "test_queries", "scene_seed")}
     if not path.is_file():
         return asked

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from quiet import Quiet
 from rows import Row
 from runs import CROWDED, TIMED, Settings, result_path, timing_path, work
 
@@ -28,13 +29,13 @@ class Crew:
         # New interpreters: a forked one could not use the GPU after its parent has.
         context = multiprocessing.get_context("spawn")
         # Kept: a lock that nobody holds on to is gone.
-        self.alone, self.together = context.Lock(), context.Barrier(self.processes)
+        self.quiet, self.together = Quiet(context, self.processes), context.Barrier(self.processes)
         self.members: dict[Connection, Any] = {}
         self.idle: list[Connection] = []
         for _ in range(self.processes):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=work, args=(self.settings, theirs, self.alone, self.together), daemon=True
+                target=work, args=(self.settings, theirs, self.quiet, self.together), daemon=True
             )
             process.start()
             theirs.close()
@@ -85,7 +86,7 @@ class Crew:
     def _tell(self, row: Row, seed: int, answer: dict[str, Any]) -> None:
         what = {TIMED: "timed", CROWDED: "in a crowd"}.get(seed, f"seed {seed}")
         if answer["error"]:
-            self.errors.append(f"{row.name}, {what}:\n{answer['error'][-1500:]}")
+            self.errors.append(f"{row.name}, {what}:\n{answer['error'][-4000:]}")
             self.say(f"{row.name}, {what}: failed")
         elif seed == TIMED:
             cost = json.loads(timing_path(self.settings.out, row).read_text(encoding="utf-8"))

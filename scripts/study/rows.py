@@ -12,8 +12,10 @@ BASE = f"vlm, {SPECIFICATION}"
 """What the rows of the bridges differ from in one thing."""
 LORA_RANK = 8
 TOWER = "+ vision tower"
-TOWER_RATE = 0.1
-"""Of the learning rate of all else: at the same rate the tower forgets what it knew (docs/study.md)."""
+PRETRAINED = ("vision.encoder.", "projector.", "mask_head.mask_decoder.")
+"""Names of what knows something already, but for `JUDGE`."""
+JUDGE = "mask_head.mask_decoder.iou_prediction_head."
+"""Learns anew what its masks are worth; trains in all rows."""
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,33 @@
 """One run of the study: a model built, trained for the study's steps, and measured on the test scenes."""
 
+import contextlib
+import gc
 import json
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import normalised
+from captured import Captured
+from data import Words, normalised
 from optimizers import make_optimizer, rate_at
 from packed import Texts, decode, losses_of, targets_of
 from pool import Split
+from quiet import Quiet
 from ring import Ahead, on_device
-from rows import TOWER_RATE, Row
+from rows import JUDGE, PRETRAINED, Row
 from torch import nn
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.files import write_json
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.building import build_processor
+from modified_lisa.model.fused import kept_positions
 from modified_lisa.model.image_spec import ImageSpec
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.loading import DTYPES, load_sam
@@ -46,6 +52,8 @@ class Settings:
     batch: int
     queries: int
     lr: float
+    pretrained_rate: float
+    """What `rows.PRETRAINED` learns at, as a share of ``lr``: at the same rate it forgets what it knew (docs/study.md)."""
     timed_steps: int
 
 
@@ -63,32 +71,38 @@ class Run:
         both = row.source == "dual" or row.distilled
         self.names = ("vlm", "sam") if both else ("sam",) if self.finer else (row.source,)
         self.teacher = self._teacher(config) if row.distilled else None
-        # The vision tower goes slower. What is frozen, as SAM's encoder in its place, has no optimizer.
-        tower = [
-            weight
-            for name, weight in self.model.named_parameters()
-            if name.startswith("vision.encoder.") and weight.requires_grad
-        ]
-        own = {id(weight) for weight in tower}
-        self.parameters = [weight for weight in self.model.parameters() if weight.requires_grad]
-        rest = [weight for weight in self.parameters if id(weight) not in own]
+        self.kept = contextlib.ExitStack()
+        for encoder in [self.model, *(self.teacher or ())[:1]]:
+            self.kept.enter_context(kept_positions(encoder))
+        trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        knowing = {name for name, _ in trained if name.startswith(PRETRAINED) and not name.startswith(JUDGE)}
+        self.parameters = [weight for _, weight in trained]
         self.optimizers = [
             (make_optimizer([nn.ParameterList(weights)], settings.lr, self.device), settings.lr * rate)
-            for weights, rate in ((rest, 1.0), (tower, TOWER_RATE))
+            for weights, rate in (
+                ([weight for name, weight in trained if name not in knowing], 1.0),
+                ([weight for name, weight in trained if name in knowing], settings.pretrained_rate),
+            )
             if weights
         ]
         self.train = Split(settings.pool, "train")
+        # All batches have the same shapes, so that a step can be captured.
+        asked = [
+            place for place, words in enumerate(self.train.words) if len(words.queries) >= settings.queries
+        ]
+        length = max(_longest(self.train.words[place], settings.queries) for place in asked)
         rng = np.random.default_rng([seed, 5])
 
         def prepare() -> dict[str, Any]:
-            places = np.sort(rng.choice(len(self.train), settings.batch, replace=False))
+            places = np.sort(rng.choice(asked, settings.batch, replace=False))
             words = [self.train.words[place] for place in places]
             return {
                 **self.train.pixels(places, self.names),
-                **self.texts.pack(words, rng, settings.queries),
+                **self.texts.pack(words, rng, settings.queries, length),
             }
 
         self.ahead = Ahead(prepare, self.device)
+        self.gradients: dict[bool, Any] = {}
         self.model.train()
 
     def _teacher(self, config: ModelConfig) -> tuple[Any, ImageSpec]:
@@ -104,12 +118,21 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(share, peak)
         batch = self.ahead.next()
+        if distils not in self.gradients:
+            self.gradients = {}  # the graph of the phase before
+            find = partial(self._gradients, distils)
+            self.gradients[distils] = Captured(find, batch) if self.device.type == "cuda" else find
+        loss = self.gradients[distils](batch)
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
+        return loss.clone()
+
+    def _gradients(self, distils: bool, batch: dict[str, Any]) -> torch.Tensor:
+        """Leave the gradients of the batch's loss, clipped; returns it."""
         loss = self._distillation(batch) if distils else self._loss(batch)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimizer, _ in self.optimizers:
-            optimizer.step()
         return loss.detach()
 
     def _squares(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +190,12 @@ class Run:
         return {name: [score[name] for score in ordered] for name in ordered[0]}
 
 
+def _longest(words: Words, queries: int) -> int:
+    """Tokens of the longest choice of so many of a scene's queries."""
+    lengths = sorted((max(map(len, wordings)) for wordings, _, _ in words.queries), reverse=True)
+    return sum(lengths[:queries])
+
+
 def _score(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Of one query, within the image (its padding is cut off): bool (H, W) each."""
     (score,) = SegmentationMetrics().update(mask, target)
@@ -179,24 +208,20 @@ def _score(mask: np.ndarray, target: np.ndarray) -> dict[str, float]:
     }
 
 
-def timed(settings: Settings, row: Row, alone: Any) -> dict[str, Any]:
-    """Step time (median, seconds), peak memory and parameters of a row, while it holds ``alone``, a lock."""
-    with alone:  # also while it builds, which would disturb another that is being timed
-        return _timed(Run(settings, row, seed=0), settings.timed_steps)
-
-
-def _timed(run: Run, steps: int) -> dict[str, Any]:
-    cuda = run.device.type == "cuda"
-    warm = 4 if cuda else 1
-    times = []
+def timed(settings: Settings, row: Row, quiet: Quiet) -> dict[str, Any]:
+    """Step time (median, seconds) of a row while no other run is at work, its peak memory and parameters."""
+    cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    for number in range(warm + steps):
-        began = time.perf_counter()
-        run.step(0.5)
-        if cuda:
-            torch.cuda.synchronize()
-        if number >= warm:
+    with quiet.building():
+        run = Run(settings, row, seed=0)
+        for _ in range(4 if cuda else 1):
+            run.step(0.5).item()
+    times = []
+    with quiet.alone():
+        for _ in range(settings.timed_steps):
+            began = time.perf_counter()
+            run.step(0.5).item()
             times.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
     parameters = run.model.describe_parameters()
@@ -264,7 +289,7 @@ def timing_path(out: Path, row: Row) -> Path:
     return out / "runs" / row.folder / "timing.json"
 
 
-def work(settings: Settings, connection: Any, alone: Any, together: Any) -> None:
+def work(settings: Settings, connection: Any, quiet: Quiet, together: Any) -> None:
     """A worker: asks for jobs, until it is given None: (row, seed, steps), (row, TIMED, 0) or (row, CROWDED, 0)."""
     torch.set_float32_matmul_precision("high")
     if not torch.cuda.is_available():
@@ -276,7 +301,7 @@ def work(settings: Settings, connection: Any, alone: Any, together: Any) -> None
         error, gain = "", 0.0
         try:
             if seed == TIMED:
-                write_json(timing_path(settings.out, row), timed(settings, row, alone))
+                write_json(timing_path(settings.out, row), timed(settings, row, quiet))
             elif seed == CROWDED:
                 gain = crowded(settings, row, together)
             else:
@@ -284,5 +309,6 @@ def work(settings: Settings, connection: Any, alone: Any, together: Any) -> None
         except Exception:
             error = traceback.format_exc()
         if torch.cuda.is_available():
+            gc.collect()  # a run and its graph refer to one another
             torch.cuda.empty_cache()
         connection.send({"seconds": time.monotonic() - began, "error": error, "gain": gain})

@@ -22,6 +22,7 @@ class Texts:
 
     def __init__(self, processor: LisaProcessor) -> None:
         self.processor = processor
+        self._begin: dict[torch.device, torch.Tensor] = {}
         ids = processor.encode("x")
         self.begin = ids[: len(ids) - ids[::-1].index(processor.image_token_id)]
         sample = "Which of these could roll away?"
@@ -32,10 +33,12 @@ class Texts:
         tokenizer = self.processor.tokenizer
         return [*tokenizer.encode(f"\n{text}", add_special_tokens=False), self.processor.seg_token_id]
 
-    def pack(self, words: list[Words], rng: np.random.Generator, queries: int) -> dict[str, Any]:
+    def pack(
+        self, words: list[Words], rng: np.random.Generator, queries: int, length: int = 0
+    ) -> dict[str, Any]:
         """``queries`` of each scene, one after another in its row (`model.reading`): ids, groups and positions
         (B, R) of what stands behind the image; rows and places (N,) of each <SEG>; chosen, bool (N, labels);
-        kinds and numbers (N,), the latter among the scene's queries."""
+        kinds and numbers (N,), the latter among the scene's queries. R is at least ``length``."""
         packed = []
         rows, places, targets, kinds, numbers = [], [], [], [], []
         for row, scene in enumerate(words):
@@ -54,7 +57,7 @@ class Texts:
                 kinds.append(kind)
                 numbers.append(number)
             packed.append((ids, groups, positions))
-        longest = max(len(ids) for ids, _, _ in packed)
+        longest = max(length, *(len(ids) for ids, _, _ in packed))
         table = np.zeros((3, len(words), longest), np.int64)
         table[1] = -1
         for row, lists in enumerate(packed):
@@ -74,7 +77,9 @@ class Texts:
 
     def prefix(self, count: int, device: torch.device) -> ModelInputs:
         """The prompt up to the end of the image, ``count`` times, without pixels."""
-        ids = torch.tensor(self.begin, device=device).expand(count, -1)
+        if device not in self._begin:  # kept: a copy to the device could not be captured
+            self._begin[device] = torch.tensor(self.begin, device=device)
+        ids = self._begin[device].expand(count, -1)
         end = len(self.begin)
         return ModelInputs(
             frames=[],

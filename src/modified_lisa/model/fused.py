@@ -17,7 +17,7 @@ from torch import nn
 from modified_lisa.model.fused_llama import compiled, llama_forwards, rotary
 from modified_lisa.model.merged import shared_forwards
 
-__all__ = ["compiled_layers", "fused"]
+__all__ = ["compiled_layers", "fused", "kept_positions"]
 
 
 def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
@@ -40,10 +40,8 @@ def fused(model: nn.Module) -> Iterator[None]:
         )
         # One version for each kind of layout is wanted; the functions below fail beyond that, instead of going on slowly.
         undo.enter_context(torch._dynamo.config.patch(recompile_limit=64))
+        undo.enter_context(kept_positions(model))
         for module in model.modules():
-            if type(module).__name__ in ("SamVisionAttention", "SamVisionSdpaAttention"):
-                module.__dict__["get_rel_pos"] = _kept(module)
-                undo.callback(module.__dict__.pop, "get_rel_pos", None)
             replaced = {module: _replacement(module)} | llama_forwards(module)
             replaced |= {getattr(module, name): part for name, part in shared_forwards(module).items()}
             for target, forward in replaced.items():
@@ -78,9 +76,19 @@ def compiled_layers(layers: Iterable[Any]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def kept_positions(model: nn.Module) -> Iterator[None]:
+    """Within it, SAM's tables of relative positions are made once: transformers makes them of indices on the CPU at
+    every call, for which a graph cannot wait. They must be frozen; each is kept with its layer, as graphs may read it."""
+    with contextlib.ExitStack() as undo:
+        for module in model.modules():
+            if type(module).__name__ in ("SamVisionAttention", "SamVisionSdpaAttention"):
+                module.__dict__["get_rel_pos"] = _kept(module)
+                undo.callback(module.__dict__.pop, "get_rel_pos", None)
+        yield
+
+
 def _kept(attention: Any) -> Callable[..., torch.Tensor]:
-    """SAM's table of relative positions, made once: transformers makes it of indices on the CPU at every call,
-    for which a graph cannot wait. The table is frozen, and kept with the layer as long as graphs may read it."""
     made = attention.__dict__.setdefault("kept_positions", {})
 
     def get(query_size: int, key_size: int, table: torch.Tensor) -> torch.Tensor:

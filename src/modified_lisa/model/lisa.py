@@ -32,6 +32,7 @@ from modified_lisa.model.original_lisa import building as original_lisa
 from modified_lisa.model.prefix import split_forward
 from modified_lisa.model.quantization import QuantizationReport
 from modified_lisa.model.random_init import seeded
+from modified_lisa.model.skipping import unread
 from modified_lisa.model.sources import resolve_name
 from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
 from modified_lisa.tokens import SegEmbedding, initial_seg_row
@@ -219,22 +220,20 @@ class ModifiedLISA(nn.Module):
         return self.seg_embedding(embeds, inputs.is_seg)
 
     def seg_states(self, tokens: torch.Tensor, inputs: ModelInputs) -> torch.Tensor:
-        """Hidden states (N, Dl) that become masks, in the order of the batch.
-
-        Args:
-            tokens: (B, P, Dv), the vision source's.
-        """
+        """Hidden states (N, Dl) that become masks, in the order of the batch. ``tokens`` (B, P, Dv): the vision source's."""
         embeds = self.embed(tokens, inputs)
         rows, places = inputs.segs
         before = int(self.config.seg_state == "before")
         places = places - before
-        # No attention mask: padding is on the right, and a causal model does not look there.
-        if not (self.frozen_prefix and torch.is_grad_enabled()):
-            return self.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[rows, places]
-        # Nothing before the first <SEG> depends on a trained weight: that part needs no gradient, only its
-        # keys and values. The same gradients, from a backward pass over a few tokens instead of hundreds.
-        cut = inputs.first_seg - before
-        return self.split_forward(self.language_model, embeds, cut)[rows, places - cut]
+        if self.frozen_prefix and torch.is_grad_enabled():
+            # Nothing before the first <SEG> depends on a trained weight: that part needs no gradient, only its
+            # keys and values. The same gradients, from a backward pass over a few tokens instead of hundreds.
+            cut = inputs.first_seg - before
+            return self.split_forward(self.language_model, embeds, cut)[rows, places - cut]
+        with unread(self.language_model, inputs.image_place.stop - 1):
+            # No attention mask: padding is on the right, and a causal model does not look there.
+            hidden = self.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        return hidden[rows, places]
 
     @property
     def frozen_prefix(self) -> bool:

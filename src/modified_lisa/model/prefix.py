@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from modified_lisa.model.cache_names import given_cache
+from modified_lisa.model.skipping import unread
 
 __all__ = ["Keys", "block_mask", "function_cache", "run_prefix", "run_rest", "split_forward"]
 
@@ -77,7 +78,7 @@ def run_prefix(language_model: Any, embeds: torch.Tensor, into: Keys | None = No
             layers.append((keys, values))
         return keys, values
 
-    with torch.no_grad():
+    with torch.no_grad(), unread(language_model, length - 1):
         cache = function_cache(record, length=0)
         out = language_model(inputs_embeds=embeds, use_cache=True, **given_cache(cache))
         last = out.last_hidden_state[:, -1]

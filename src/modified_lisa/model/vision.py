@@ -23,6 +23,7 @@ from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.model.blocks import to_grid
 from modified_lisa.model.bridge import BRIDGES, default_layers
 from modified_lisa.model.inputs import ModelInputs
+from modified_lisa.model.skipping import skipped
 
 __all__ = ["DualVision", "Encoding", "Features", "SamVision", "VisionSource", "VlmTower", "VlmVision"]
 
@@ -152,7 +153,10 @@ class VlmTower(nn.Module):
     def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
         """`forward`, for pixels in the tower's precision: (B, class tokens + P, Dv) each."""
         more = {} if self.read_side is None else {"interpolate_pos_encoding": True}
-        states = self.tower(pixels, output_hidden_states=True, **more).hidden_states
+        encoder = getattr(getattr(self.tower, "vision_model", self.tower), "encoder", None)
+        # The last layer's output is none that LLaVA's projector reads.
+        with skipped(getattr(encoder, "layers", ())[max(layers) : self.depth]):
+            states = self.tower(pixels, output_hidden_states=True, **more).hidden_states
         return tuple(states[layer] for layer in layers)
 
     def tokens(self, states: Mapping[int, torch.Tensor]) -> torch.Tensor:
