@@ -10,6 +10,8 @@ from modified_lisa.model.sources import read_config
 SPECIFICATION = "specification"
 BASE = f"vlm, {SPECIFICATION}"
 """What the rows of the bridges differ from in one thing."""
+PYRAMID = {"bridge": "pyramid"}
+"""What the rows of `vlm` have, unless they say otherwise. It was the package's default until the feature pyramid network won."""
 LORA_RANK = 8
 TOWER = "+ vision tower"
 PRETRAINED = ("vision.encoder.", "projector.", "mask_head.mask_decoder.")
@@ -105,7 +107,7 @@ def all_rows(vlm_name: str, sam_name: str) -> list[Row]:
     """In the order in which they are run."""
     sets = trainable_sets()
     sources = [
-        Row(f"{source}, {name}", "sources", source, name, options)
+        Row(f"{source}, {name}", "sources", source, name, {**(PYRAMID if source == "vlm" else {}), **options})
         for name, options in sets.items()
         for source in VISION_SOURCES
         if (source, name) != ("sam", TOWER)  # it has none
@@ -116,7 +118,14 @@ def all_rows(vlm_name: str, sam_name: str) -> list[Row]:
         for name in ("+ LoRA", TOWER)
     ]
     made = [
-        Row(f"vlm, {name}", "bridges", "vlm", SPECIFICATION, **what)
+        Row(
+            f"vlm, {name}",
+            "bridges",
+            "vlm",
+            SPECIFICATION,
+            {**PYRAMID, **what.get("options", {})},
+            "distilled" in what,
+        )
         for name, what in bridges(vlm_name, sam_name).items()
     ]
     return [*sources, *spent, *made]

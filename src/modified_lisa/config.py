@@ -29,7 +29,7 @@ __all__ = [
 VISION_SOURCES = ("vlm", "sam", "dual")
 DTYPES = ("bf16", "fp16", "fp32")
 DATASETS = ("reasonseg", "refcoco", "refcoco+", "refcocog", "grefcoco")
-BRIDGES = ("pyramid", "linear", "fpn", "stem")
+BRIDGES = ("fpn", "pyramid", "stem", "linear")
 SEG_STATES = ("at", "before")
 QUANTIZATIONS = ("nf4", "int8", "fp8", "none")
 SEG_PROJECTIONS = ("normed", "plain")
@@ -67,7 +67,7 @@ class ModelConfig:
     quantization: str | None = None
     """How: ``nf4`` (4 bit, double quantisation), ``int8`` (LLM.int8), ``fp8`` (e4m3, GPUs from compute
     capability 8.9 on) or ``none``; None: by ``quantize``. Read back, one of these names."""
-    bridge: str = "pyramid"
+    bridge: str = "fpn"
     """Design of the bridge from vision features to SAM's embedding (``vlm`` only)."""
     bridge_layers: tuple[int, ...] | None = None
     """Encoder layers that the bridge reads, as indices into the hidden states; None: the design's default."""

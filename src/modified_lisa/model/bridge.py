@@ -1,7 +1,7 @@
 """Bridges between the two worlds of features.
 
-- `pyramid.PyramidBridge`, `LinearBridge`, `fpn.FpnBridge`, `stem.StemBridge` (which sees the pixels too): a VLM encoder's patch features -> the image embedding of
-  SAM's decoder;
+- `fpn.FpnBridge` (the default), `pyramid.PyramidBridge`, `stem.StemBridge` (which sees the pixels too), `LinearBridge`: a
+  VLM encoder's patch features -> the image embedding of SAM's decoder;
 - `TokenBridge`: SAM's features -> the patch tokens that the VLM's projector expects.
 
 Shapes: B images, L layers, P = p*p patches (24*24 for CLIP-L/14 at 336), Dv the encoder's width, C the
@@ -88,10 +88,10 @@ class TokenBridge(nn.Module):
 
 
 BRIDGES: dict[str, Any] = {
-    "pyramid": PyramidBridge,
-    "linear": LinearBridge,
     "fpn": FpnBridge,
+    "pyramid": PyramidBridge,
     "stem": StemBridge,
+    "linear": LinearBridge,
 }
 
 

@@ -1,4 +1,4 @@
-"""A bridge that reads grids of several resolutions: a feature pyramid network (Lin et al. 2017).
+"""The default bridge, which reads grids of one resolution or several: a feature pyramid network (Lin et al. 2017).
 
 Shapes: B images; layer l has p_l * p_l cells of D_l channels; C channels and side h of SAM's embedding.
 """

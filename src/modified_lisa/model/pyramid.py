@@ -1,4 +1,4 @@
-"""The default bridge.
+"""A lighter bridge: several layers added, refined once and enlarged.
 
 Shapes: B images, L layers, P = p*p patches, Dv the encoder's width, C and side: channels and side of SAM's embedding.
 """

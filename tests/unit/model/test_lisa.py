@@ -312,7 +312,7 @@ def test_constructor_follows_the_specification() -> None:
         tiny_model(bridge_layers=(1, 7))
 
 
-@pytest.mark.parametrize("bridge", ["pyramid", "linear"])
+@pytest.mark.parametrize("bridge", ["fpn", "pyramid", "stem", "linear"])
 def test_bridges_stand_side_by_side(bridge: str) -> None:
     model = tiny_model(bridge=bridge, bridge_layers=(1, -2))
     assert isinstance(model.vision, VlmVision)

@@ -76,5 +76,5 @@ def test_the_teachers_settings_are_copied() -> None:
     )
     student = student_config(teacher, "linear", (2, -1))
     assert (student.vision_source, student.bridge, student.bridge_layers) == ("vlm", "linear", (2, -1))
-    back = replace(student, vision_source="dual", bridge="pyramid", bridge_layers=None)
+    back = replace(student, vision_source="dual", bridge=teacher.bridge, bridge_layers=None)
     assert back == teacher

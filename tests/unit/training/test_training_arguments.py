@@ -38,7 +38,7 @@ OURS = {
     "--balance": 0.0,
     "--vision_source": None,
     "--quantization": None,
-    "--bridge": "pyramid",
+    "--bridge": "fpn",
     "--bridge_layers": None,
     "--image_side": None,
     "--train_mask_decoder": False,
