@@ -47,6 +47,10 @@ def collect(out: Path, pool: Path, rows: list[Row], seeds: range) -> list[Found]
             for grouping, groups in paired["groups"].items():
                 for group, values in groups.items():
                     merged["groups"][grouping][group]["difference"] = values["difference"]
+        dual = runs.get(f"dual, {row.trained}", {}) if row.part == "bridges" else {}
+        if both := sorted(mine.keys() & dual.keys()):
+            compared = merge_results([mine[seed] for seed in both], [dual[seed] for seed in both])
+            merged["from_dual"] = compared["difference"]["mIoU"]
         timing = timing_path(out, row)
         found.append(
             {
@@ -115,12 +119,13 @@ def sentences(found: list[Found]) -> list[str]:
     said = []
     for row in found:
         if row["source"] == "vlm" and row["part"] == "sources" and row["against"]:
-            points = {key: 100 * value for key, value in row["merged"]["difference"]["mIoU"].items()}
-            verdict = "within 1 point of it, or above" if points["mean"] >= -1 else "more than 1 point below"
-            said.append(
-                f"`{row['name']}` is {points['mean']:+.1f} points of mIoU [{points['low']:+.1f}, "
-                f"{points['high']:+.1f}] from `{row['against']}`: {verdict}."
+            difference = row["merged"]["difference"]["mIoU"]
+            verdict = (
+                "within 1 point of it, or above"
+                if difference["mean"] >= -POINT
+                else "more than 1 point below"
             )
+            said.append(f"`{row['name']}` is {_points(difference)} from `{row['against']}`: {verdict}.")
     costed = [row for row in found if row["cost"] is not None]
     for what, chosen in (
         (
@@ -135,11 +140,18 @@ def sentences(found: list[Found]) -> list[str]:
         near = [row for row in chosen if _miou(row) >= _miou(best) - POINT]
         cheap = min(near, key=lambda row: row["cost"]["step_seconds"])
         text = f"The best {what} is `{best['name']}` ({_miou(best):.3f})"
+        if "from_dual" in best["merged"]:
+            text += f", {_points(best['merged']['from_dual'])} from `dual, {best['trained']}`"
         if cheap is not best:
             saved = 1 - cheap["cost"]["step_seconds"] / best["cost"]["step_seconds"]
             text += f"; within a point of it, `{cheap['name']}` ({_miou(cheap):.3f}) takes {saved:.0%} less time a step"
         said.append(f"{text}.")
     return said
+
+
+def _points(difference: dict[str, float]) -> str:
+    mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.1f} points of mIoU [{low:+.1f}, {high:+.1f}]"
 
 
 def _miou(row: Found) -> float:

@@ -183,9 +183,10 @@ def test_graphs_of_sams_encoder_are_no_farther_from_float32_than_plain_calls(sou
     segmenter, plain, exact = Segmenter(model), PlainRunner(model), PlainRunner(in_float32(model))
     errors = []
     with torch.inference_mode():
-        for count in (1, 2, 3, 1, 2, 3):
+        # Many: of six batches the mean of one way is 0.6 to 1.7 times that of the other, by chance.
+        for number, count in enumerate((1, 2, 3) * 16):
             inputs = model.processor(
-                [picture(seed=len(errors) + row) for row in range(count)], QUERIES[:count]
+                [picture(seed=3 * number + row) for row in range(count)], QUERIES[:count]
             )
             truth = exact.masks(inputs)[0]
             errors.append([error(way.masks(inputs)[0], truth) for way in (segmenter.runner, plain)])

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modified_lisa.benchmark.original import ANSWER
 from modified_lisa.benchmark.pipelines import Run, StagedPipeline
 from modified_lisa.model.describe import weights_of
+from modified_lisa.model.skipping import spared
 
 __all__ = ["count_flops", "language_model_flops", "linear_weights", "parameters_by_module", "stored_bytes"]
 
@@ -27,14 +28,18 @@ def linear_weights(module: nn.Module) -> int:
     )
 
 
-def language_model_flops(language_model: Any, tokens: int, past: int = 0) -> int:
+def language_model_flops(language_model: Any, tokens: int, past: int = 0, unread: int = 0) -> int:
     """Of ``tokens`` new tokens after ``past`` known ones, causal: 2 for each linear weight and token, and two
-    products of the attention (scores, values), each 2 for each pair of tokens and channel."""
+    products of the attention (scores, values), each 2 for each pair of tokens and channel. Without what
+    `skipping.unread` leaves out for ``unread`` of them."""
     config = language_model.config
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     pairs = tokens * past + tokens * (tokens + 1) // 2
-    return 2 * linear_weights(language_model) * tokens + 4 * config.num_hidden_layers * width * pairs
+    left_out = 2 * sum(linear_weights(part) for part in spared(language_model)) * unread
+    return (
+        2 * linear_weights(language_model) * tokens - left_out + 4 * config.num_hidden_layers * width * pairs
+    )
 
 
 def count_flops(pipeline: StagedPipeline, images: list[Any], texts: list[str]) -> dict[str, int]:
@@ -53,11 +58,11 @@ def count_flops(pipeline: StagedPipeline, images: list[Any], texts: list[str]) -
     rows, length = run.ready.input_ids.shape
     place = run.ready.image_place
     generated = ANSWER - 1 if "decode" in stages else 0
-    prompt = length - 1 if generated else length
+    prompt, unread = (length - 1, 0) if generated else (length, place.stop - 1)
     projector = 2 * linear_weights(model.projector) * (place.stop - place.start)
     found = {
         "encode": encode,
-        "prefill": rows * (projector + language_model_flops(model.language_model, prompt)),
+        "prefill": rows * (projector + language_model_flops(model.language_model, prompt, unread=unread)),
         "mask head": head,
     }
     if generated:

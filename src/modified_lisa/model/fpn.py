@@ -45,12 +45,20 @@ class FpnBridge(nn.Module):
         grids = [to_grid(project(norm(x))) for project, norm, x in parts]
         grid = self.deepest(grids[-1])
         for size, mix in zip(_CONTEXT, self.context, strict=True):
-            grid = grid + _resized(mix(F.adaptive_avg_pool2d(grids[-1], size)), grid.shape[-1])
+            grid = grid + _resized(mix(_averaged(grids[-1], size)), grid.shape[-1])
         grid = self.refines[-1](grid)
         for lateral, refine in zip(reversed(grids[:-1]), list(reversed(self.refines))[1:], strict=True):
             side = min(lateral.shape[-1], self.side)
             grid = refine(_resized(grid, side) + _resized(lateral, side))
         return self.norm(self.out(self.fine(_resized(grid, self.side))))
+
+
+def _averaged(grid: torch.Tensor, side: int) -> torch.Tensor:
+    """Means over ``side`` x ``side`` parts of a grid."""
+    # Where the parts are alike, by what has the same gradient every time on a GPU, too.
+    if grid.shape[-1] % side == 0:
+        return F.avg_pool2d(grid, grid.shape[-1] // side)
+    return F.adaptive_avg_pool2d(grid, side)
 
 
 def _resized(grid: torch.Tensor, side: int) -> torch.Tensor:

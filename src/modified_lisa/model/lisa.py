@@ -34,7 +34,7 @@ from modified_lisa.model.quantization import QuantizationReport
 from modified_lisa.model.random_init import seeded
 from modified_lisa.model.skipping import unread
 from modified_lisa.model.sources import resolve_name
-from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision
+from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision, absolute_layers
 from modified_lisa.tokens import SegEmbedding, initial_seg_row
 
 __all__ = ["ModifiedLISA"]
@@ -345,5 +345,6 @@ def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> V
     if config.vision_source == "dual":
         return DualVision(tower, sam.vision_encoder.to(dtype))
     layers = config.bridge_layers or tower.bridge_layers.get(config.bridge)
+    layers = layers and absolute_layers(layers, tower.depth, "--bridge_layers")
     made = make_bridge(config.bridge, tower.widths, layers, head.channels, head.side)
     return VlmVision(tower, made, layers or ())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["skipped", "unread"]
+__all__ = ["skipped", "spared", "unread"]
 
 _LOCK = threading.Lock()
 _SKIPS = "_skipped_in"
@@ -35,10 +35,13 @@ def skipped(modules: Iterable[nn.Module], tokens: int | None = None) -> Iterator
 def unread(language_model: Any, tokens: int) -> AbstractContextManager[None]:
     """Within it, of the first ``tokens`` no final hidden state is read: `skipped` in the last layer is its MLP, most of
     the layer's work. Their keys and values are as ever. With gradients nothing is skipped."""
-    if torch.is_grad_enabled():
-        return contextlib.nullcontext()
-    deepest = [layer for layer in getattr(language_model, "layers", ())[-1:] if hasattr(layer, "mlp")]
-    return skipped([layer.mlp for layer in deepest if type(layer.mlp).__name__.endswith("MLP")], tokens)
+    return contextlib.nullcontext() if torch.is_grad_enabled() else skipped(spared(language_model), tokens)
+
+
+def spared(language_model: Any) -> list[nn.Module]:
+    """The parts that `unread` skips: the last MLP, or nothing where the last layer has none."""
+    parts = [getattr(layer, "mlp", nn.Identity()) for layer in getattr(language_model, "layers", ())[-1:]]
+    return [part for part in parts if type(part).__name__.endswith("MLP")]
 
 
 @contextlib.contextmanager

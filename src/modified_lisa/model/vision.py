@@ -25,7 +25,16 @@ from modified_lisa.model.bridge import BRIDGES, default_layers
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.skipping import skipped
 
-__all__ = ["DualVision", "Encoding", "Features", "SamVision", "VisionSource", "VlmTower", "VlmVision"]
+__all__ = [
+    "DualVision",
+    "Encoding",
+    "Features",
+    "SamVision",
+    "VisionSource",
+    "VlmTower",
+    "VlmVision",
+    "absolute_layers",
+]
 
 
 class Encoding(NamedTuple):

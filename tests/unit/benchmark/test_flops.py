@@ -17,6 +17,7 @@ from modified_lisa.benchmark.flops import (
 from modified_lisa.benchmark.original import ANSWER, OriginalPipeline
 from modified_lisa.benchmark.pipelines import StagedPipeline
 from modified_lisa.model.sizes import known_config
+from modified_lisa.model.skipping import unread
 
 # LLaVA-1.5-7B: 32 layers of four 4096 x 4096 and three 4096 x 11008 matrices.
 SEVEN_B = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
@@ -41,17 +42,19 @@ def test_a_prompt_in_two_parts_costs_what_it_costs_in_one(seven_b):
     assert parts == language_model_flops(seven_b, 640)
 
 
-def test_the_formula_agrees_with_torchs_counter():
+@pytest.mark.parametrize("left_out", [0, 13])
+def test_the_formula_agrees_with_torchs_counter(left_out):
     """Which counts the whole square of the attention, not its causal half."""
     model = tiny_model()
     language_model, tokens = model.language_model, 20
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
+    with counter, torch.no_grad(), unread(language_model, left_out):
         language_model(inputs_embeds=torch.zeros(1, tokens, 64), use_cache=False)
-    ours = language_model_flops(language_model, tokens)
+    ours = language_model_flops(language_model, tokens, unread=left_out)
     layers, width = language_model.config.num_hidden_layers, 64
     upper = 4 * layers * width * (tokens * (tokens - 1) // 2)
-    without_attention = 2 * linear_weights(language_model) * tokens  # a CPU's may not count
+    seen = 4 * layers * width * (tokens * (tokens + 1) // 2)
+    without_attention = ours - seen  # a CPU's may not count
     angles = width // language_model.config.num_attention_heads * tokens  # a product in transformers 5.17
     counted = counter.get_total_flops()
     assert counted in {

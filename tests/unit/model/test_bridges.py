@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from factory import tiny_model
 from modified_lisa.errors import ConfigError
 from modified_lisa.model.bridge import default_layers, make_bridge
 from modified_lisa.model.feature_cache import frozen_identity
+from modified_lisa.model.fpn import _averaged
 
 IMAGES = [
     np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8),
@@ -90,3 +92,10 @@ def test_the_encoders_own_side_changes_nothing() -> None:
 def test_a_side_that_cannot_work_is_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         tiny_model(**options)
+
+
+@pytest.mark.parametrize("cells", [8, 9, 3])
+def test_the_feature_pyramid_averages_parts_of_any_grid(cells: int) -> None:
+    grid = torch.randn(2, 5, cells, cells, dtype=torch.float64)
+    for side in (1, 2, 4):
+        torch.testing.assert_close(_averaged(grid, side), F.adaptive_avg_pool2d(grid, side))
