@@ -251,6 +251,8 @@ class TrainingConfig:
     num_workers: int = 0
     init_from: str | None = None
     """A checkpoint or folder whose trained weights the run starts from; those that it lacks start as usual."""
+    same_bridge: bool = False
+    """The bridge is of the design that ``init_from`` has, instead of the one that ``model`` names."""
     resume: str | None = None
     """A checkpoint_epoch_N.pt to go on from, or 'latest' for the newest one in checkpoint_dir."""
     log_with: str | None = None

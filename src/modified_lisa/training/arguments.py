@@ -54,7 +54,7 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         dtype=values.dtype,
         quantize=False if values.no_quantization else None,
         quantization=values.quantization,
-        bridge=values.bridge,
+        bridge=values.bridge or _MODEL.bridge,
         bridge_layers=values.bridge_layers,
         image_side=values.image_side,
         train_mask_decoder=values.train_mask_decoder,
@@ -91,6 +91,7 @@ def to_config(values: argparse.Namespace) -> TrainingConfig:
         seed=values.seed,
         num_workers=values.num_workers,
         init_from=values.init_from,
+        same_bridge=values.bridge is None and values.init_from is not None,
         resume=values.resume,
         log_with=values.log_with,
         gradient_checkpointing=values.gradient_checkpointing,
@@ -182,8 +183,8 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--bridge",
         str,
-        _MODEL.bridge,
-        "design of the bridge from vision features to SAM's embedding",
+        None,
+        f"design of the bridge from vision features to SAM's embedding; none: {_MODEL.bridge}, or that of --init_from",
         **choices,
     )
     add(

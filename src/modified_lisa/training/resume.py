@@ -33,6 +33,7 @@ KEY = "training"
 _NUMBER = re.compile(r"checkpoint_epoch_(\d+)\.pt")
 _FREE = {"data_dir", "output_dir", "checkpoint_dir", "save_every", "num_workers", "resume", "log_with"}
 _FREE |= {"gradient_checkpointing", "cache_dir", "cache_limit_gb"}
+_FREE |= {"same_bridge"}  # what it chooses is the model's bridge
 _FREE |= {"dataset", "split_by", "images_dir"}  # what they choose is known by the samples' names
 """Fields that may change: where things are and how fast it goes, not what comes out."""
 _LAYOUT = {"batch_size", "gradient_accumulation_steps"}

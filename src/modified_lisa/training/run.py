@@ -3,13 +3,14 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from modified_lisa.benchmark.measure import reset_peak_memory
 from modified_lisa.company import raise_together
-from modified_lisa.config import TrainingConfig
+from modified_lisa.config import ModelConfig, TrainingConfig
 from modified_lisa.data.answers import read_explanations
 from modified_lisa.data.asking import check_queries
 from modified_lisa.data.opening import DataSet, open_dataset
@@ -53,7 +54,11 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         seed_everything(config.seed)
         reset_peak_memory(accelerator.device)
         # Read first: what is wrong with it is known before a model is loaded.
-        given = {} if config.init_from is None else _given_weights(config.init_from)
+        source, given = (None, {}) if config.init_from is None else _given_weights(config.init_from)
+        if config.same_bridge and source is not None and source.vision_source == config.model.vision_source:
+            layers = config.model.bridge_layers or source.bridge_layers
+            model_config = config.model.replaced(bridge=source.bridge, bridge_layers=layers)
+            config = replace(config, model=model_config, same_bridge=False)
         if config.resume is not None and (path := find_checkpoint(config.resume, config.checkpoint_dir)):
             load_checkpoint(path)
         # A model that is dealt out need not fit on one GPU.
@@ -116,8 +121,8 @@ def _alone(config: TrainingConfig, accelerator: Any) -> Iterator[None]:
         yield
 
 
-def _given_weights(source: str) -> dict[str, torch.Tensor]:
-    return read_pretrained(resolve_name("tiny", "lisa") if source == "tiny" else source)[1]
+def _given_weights(source: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    return read_pretrained(resolve_name("tiny", "lisa") if source == "tiny" else source)
 
 
 def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, DataSet]:

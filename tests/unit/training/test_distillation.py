@@ -12,10 +12,11 @@ from PIL import Image
 from factory import picture, tiny_model
 from modified_lisa import ModifiedLISA
 from modified_lisa.apps.cli import main
-from modified_lisa.config import TrainingConfig
+from modified_lisa.config import ModelConfig, TrainingConfig
 from modified_lisa.errors import CheckpointError, ConfigError, DataError
 from modified_lisa.model.checkpoint import load_checkpoint
 from modified_lisa.model.original_lisa.importing import import_lisa
+from modified_lisa.training.arguments import parse
 from modified_lisa.training.distillation import masks
 from modified_lisa.training.distillation import run as running
 from modified_lisa.training.distillation.loop import Distiller
@@ -314,6 +315,23 @@ def test_training_goes_on_from_a_distilled_model(folder: Path, whole: Any, tmp_p
     weights = load_checkpoint(tmp_path / "out" / "checkpoint_epoch_1.pt")["model_state_dict"]
     for name, value in student.trainable_state_dict().items():
         torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=1e-6)
+    words = ["--use_vlm_vision", "--vlm_name", student.config.vlm_name, "--sam_name", student.config.sam_name]
+    words += [
+        "--dtype",
+        "fp32",
+        "--no_quantization",
+        "--data_dir",
+        str(tmp_path),
+        "--epochs",
+        "1",
+        "--lr",
+        "1e-12",
+    ]
+    words += ["--init_from", str(whole[0]), "--train_mask_decoder"]
+    words += [text for name, place in places.items() for text in (f"--{name}", f"{place}-again")]
+    train(parse(words))  # no --bridge: that of the checkpoint
+    saved = load_checkpoint(Path(f"{tmp_path / 'out'}-again") / "checkpoint_epoch_1.pt")
+    assert saved["config"]["bridge"] == student.config.bridge == "pyramid" != ModelConfig.bridge
     other = student.config.replaced(bridge="linear")
     with pytest.raises(CheckpointError, match="do not fit this model"):
         train(TrainingConfig(model=other, data_dir=str(tmp_path), **options, **places))

@@ -38,7 +38,7 @@ OURS = {
     "--balance": 0.0,
     "--vision_source": None,
     "--quantization": None,
-    "--bridge": "fpn",
+    "--bridge": None,
     "--bridge_layers": None,
     "--image_side": None,
     "--train_mask_decoder": False,
