@@ -189,7 +189,8 @@ def _prepare(logits: Tensor, target: Tensor, valid: Tensor | None) -> tuple[Tens
 
 
 def _readable(tensor: Tensor) -> bool:
-    """Not while a CUDA graph is being captured: then no value can be looked at. The calls before it have been checked."""
+    """Not while a CUDA graph is being captured: then no value can be looked at. The calls before it, which every
+    capture needs, have been checked; what is replayed is not."""
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
 

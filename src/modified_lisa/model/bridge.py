@@ -104,7 +104,8 @@ def make_bridge(
         widths: Dv of all hidden states of the encoder.
         layers: those that the bridge reads; None where the encoder has none for this bridge.
 
-    Raises ConfigError for an encoder whose layers differ in resolution, and a bridge that wants one.
+    Raises ConfigError for an encoder whose layers differ in resolution, and a bridge that wants one; for layers that
+    ``fpn`` would read from deep to shallow.
     """
     if (len(set(widths)) > 1 and name != "fpn") or layers is None:
         raise ConfigError(
@@ -112,6 +113,11 @@ def make_bridge(
             "use --bridge fpn"
         )
     if name == "fpn":
+        if list(layers) != sorted(layers):
+            raise ConfigError(
+                f"--bridge_layers names the hidden states {', '.join(map(str, layers))}; --bridge fpn reads them from "
+                "shallow to deep: name them in this order"
+            )
         return FpnBridge([widths[layer] for layer in layers], channels, side)
     bridge: nn.Module = BRIDGES[name](len(layers), widths[0], channels, side)
     return bridge

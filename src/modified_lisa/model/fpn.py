@@ -55,10 +55,15 @@ class FpnBridge(nn.Module):
 
 def _averaged(grid: torch.Tensor, side: int) -> torch.Tensor:
     """Means over ``side`` x ``side`` parts of a grid."""
-    # Where the parts are alike, by what has the same gradient every time on a GPU, too.
-    if grid.shape[-1] % side == 0:
-        return F.avg_pool2d(grid, grid.shape[-1] // side)
-    return F.adaptive_avg_pool2d(grid, side)
+    # By what has the same gradient every time, on a GPU too, which adaptive pooling has not.
+    cells = grid.shape[-1]
+    if cells % side == 0:
+        return F.avg_pool2d(grid, cells // side)
+    place, part = (torch.arange(count, device=grid.device) for count in (cells, side))
+    first, end = part * cells // side, ((part + 1) * cells + side - 1) // side
+    inside = ((place >= first[:, None]) & (place < end[:, None])).to(grid.dtype)
+    means = inside / inside.sum(1, keepdim=True)
+    return means @ grid @ means.T
 
 
 def _resized(grid: torch.Tensor, side: int) -> torch.Tensor:

@@ -83,7 +83,9 @@ def kept_positions(model: nn.Module) -> Iterator[None]:
     with contextlib.ExitStack() as undo:
         for module in model.modules():
             if type(module).__name__ in ("SamVisionAttention", "SamVisionSdpaAttention"):
+                before = {name: kept for name, kept in module.__dict__.items() if name == "get_rel_pos"}
                 module.__dict__["get_rel_pos"] = _kept(module)
+                undo.callback(module.__dict__.update, before)
                 undo.callback(module.__dict__.pop, "get_rel_pos", None)
         yield
 

@@ -162,6 +162,7 @@ class VlmTower(nn.Module):
     def states(self, pixels: torch.Tensor, layers: Sequence[int]) -> Features:
         """`forward`, for pixels in the tower's precision: (B, class tokens + P, Dv) each."""
         more = {} if self.read_side is None else {"interpolate_pos_encoding": True}
+        layers = [layer % (self.depth + 1) for layer in layers]
         encoder = getattr(getattr(self.tower, "vision_model", self.tower), "encoder", None)
         # The last layer's output is none that LLaVA's projector reads.
         with skipped(getattr(encoder, "layers", ())[max(layers) : self.depth]):

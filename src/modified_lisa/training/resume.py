@@ -107,6 +107,8 @@ def load_resumable(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             f"{path} holds weights only and training cannot go on from it; give a checkpoint_epoch_N.pt"
         )
     before = state["identity"]
+    if wanted[_FLAGS["vision_source"]] != "vlm":  # has none, whatever the default was
+        before = {**before, "--bridge": wanted["--bridge"]}
     changed = [
         f"  {flag}: {before.get(flag, 'not there')} then, {wanted.get(flag, 'not there')} now"
         for flag in dict.fromkeys((*before, *wanted))

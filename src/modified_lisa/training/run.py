@@ -14,7 +14,7 @@ from modified_lisa.config import ModelConfig, TrainingConfig
 from modified_lisa.data.answers import read_explanations
 from modified_lisa.data.asking import check_queries
 from modified_lisa.data.opening import DataSet, open_dataset
-from modified_lisa.errors import ConfigError, DataError
+from modified_lisa.errors import CheckpointError, ConfigError, DataError
 from modified_lisa.files import alone_in, check_folder
 from modified_lisa.model.checkpoint import load_checkpoint, read_pretrained
 from modified_lisa.model.feature_cache import FeatureCache
@@ -55,10 +55,8 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         reset_peak_memory(accelerator.device)
         # Read first: what is wrong with it is known before a model is loaded.
         source, given = (None, {}) if config.init_from is None else _given_weights(config.init_from)
-        if config.same_bridge and source is not None and source.vision_source == config.model.vision_source:
-            layers = config.model.bridge_layers or source.bridge_layers
-            model_config = config.model.replaced(bridge=source.bridge, bridge_layers=layers)
-            config = replace(config, model=model_config, same_bridge=False)
+        if source is not None and source.vision_source == config.model.vision_source == "vlm":
+            config = _with_bridge_of(source, config)
         if config.resume is not None and (path := find_checkpoint(config.resume, config.checkpoint_dir)):
             load_checkpoint(path)
         # A model that is dealt out need not fit on one GPU.
@@ -123,6 +121,20 @@ def _alone(config: TrainingConfig, accelerator: Any) -> Iterator[None]:
 
 def _given_weights(source: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     return read_pretrained(resolve_name("tiny", "lisa") if source == "tiny" else source)
+
+
+def _with_bridge_of(source: ModelConfig, config: TrainingConfig) -> TrainingConfig:
+    """``config``, with the bridge of ``init_from``'s model where that is asked for; CheckpointError where they differ."""
+    if config.same_bridge:
+        layers = config.model.bridge_layers or source.bridge_layers
+        model_config = config.model.replaced(bridge=source.bridge, bridge_layers=layers)
+        return replace(config, model=model_config, same_bridge=False)
+    if source.bridge != config.model.bridge:
+        raise CheckpointError(
+            f"{config.init_from} has the bridge {source.bridge!r} and this training {config.model.bridge!r}: its weights do "
+            f"not fit this model; add --bridge {source.bridge}, or leave --bridge out (in Python: same_bridge=True)"
+        )
+    return config
 
 
 def _open(config: TrainingConfig, say: Callable[[str], Any]) -> dict[str, DataSet]:

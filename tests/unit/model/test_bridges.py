@@ -99,3 +99,10 @@ def test_the_feature_pyramid_averages_parts_of_any_grid(cells: int) -> None:
     grid = torch.randn(2, 5, cells, cells, dtype=torch.float64)
     for side in (1, 2, 4):
         torch.testing.assert_close(_averaged(grid, side), F.adaptive_avg_pool2d(grid, side))
+
+
+def test_the_feature_pyramid_wants_its_layers_from_shallow_to_deep() -> None:
+    assert tiny_model(bridge_layers=(1, -2)).vision.bridge_layers == (1, 3)
+    with pytest.raises(ConfigError, match="hidden states 3, 1; --bridge fpn reads them from shallow to deep"):
+        tiny_model(bridge_layers=(-2, 1))
+    assert tiny_model(bridge="pyramid", bridge_layers=(-2, 1)).vision.bridge_layers == (3, 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from factory import picture, tiny_model
-from modified_lisa.model.fused import fused
+from modified_lisa.model.fused import fused, kept_positions
 from modified_lisa.model.merged import merge_projections, shared_forwards
 from modified_lisa.model.reading import answer, read_image
 
@@ -107,3 +107,9 @@ def test_sams_positions_are_looked_up_once(monkeypatch):
             model.compute(inputs)
     assert layers
     assert not calls
+    with kept_positions(model):
+        kept = layers[0].__dict__["get_rel_pos"]
+        with fused(model):
+            assert layers[0].__dict__["get_rel_pos"] is not kept
+        assert layers[0].__dict__["get_rel_pos"] is kept
+    assert "get_rel_pos" not in layers[0].__dict__

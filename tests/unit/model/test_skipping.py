@@ -51,6 +51,8 @@ def test_the_tower_ends_with_the_deepest_layer_that_is_read() -> None:
         assert [len(calls) for calls in seen] == [1] * deepest + [0] * (tower.depth - deepest)
         assert torch.equal(states[0], whole[deepest])
         assert torch.equal(states[1], whole[deepest - 1])
+        for state, layer in zip(tower(pixels, (deepest - 1, -2)), (deepest - 1, -2), strict=True):
+            assert torch.equal(state, whole[layer])  # counted from the end, as in `hidden_states`
     assert not any("forward" in block.__dict__ for block in blocks)
 
 

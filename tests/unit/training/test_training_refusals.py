@@ -10,6 +10,7 @@ from modified_lisa.config import TrainingConfig
 from modified_lisa.data.scenes import generate
 from modified_lisa.errors import CheckpointError, ConfigError
 from modified_lisa.model.sharding import BLOCKS
+from modified_lisa.training import resume
 from modified_lisa.training.report import make_accelerator, wants_sharding
 from modified_lisa.training.resume import find_checkpoint
 from modified_lisa.training.run import train
@@ -84,3 +85,20 @@ def test_fsdp_of_version_1_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
     assert wants_sharding(make_accelerator(TrainingConfig(output_dir=str(tmp_path))))
     assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"
+
+
+def test_the_bridge_of_a_source_that_has_none_does_not_keep_from_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "--use_vlm_vision/--vision_source"
+    for name in ("sam", "dual", "vlm"):
+        was = {source: name, "--bridge": "pyramid", "--seed": 1}
+        monkeypatch.setattr(resume, "load_checkpoint", lambda _, was=was: {"training": {"identity": was}})
+        wanted = {**was, "--bridge": "fpn"}
+        if name == "vlm":
+            with pytest.raises(CheckpointError, match="--bridge: pyramid then, fpn now"):
+                resume.load_resumable(tmp_path, wanted)
+        else:
+            assert resume.load_resumable(tmp_path, wanted)["training"]["identity"] == was
+        with pytest.raises(CheckpointError, match="--seed: 1 then, 2 now"):
+            resume.load_resumable(tmp_path, {**wanted, "--seed": 2})
