@@ -24,6 +24,7 @@ from rows import JUDGE, PRETRAINED, Row
 from torch import nn
 
 from modified_lisa.config import ModelConfig
+from modified_lisa.errors import ConfigError
 from modified_lisa.files import write_json
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.building import build_processor
@@ -90,6 +91,11 @@ class Run:
         asked = [
             place for place, words in enumerate(self.train.words) if len(words.queries) >= settings.queries
         ]
+        if len(asked) < settings.batch:
+            raise ConfigError(
+                f"{len(asked)} of the {len(self.train)} training scenes have {settings.queries} queries or more, and a step "
+                f"wants {settings.batch} of them; lower --queries or --batch, or raise --train"
+            )
         length = max(_longest(self.train.words[place], settings.queries) for place in asked)
         rng = np.random.default_rng([seed, 5])
 
