@@ -12,6 +12,7 @@ from torch import nn
 from modified_lisa.config import ModelConfig
 from modified_lisa.data.sample import Sample
 from modified_lisa.geometry import Frame
+from modified_lisa.model.inputs import Pictures
 
 SIDE = 32
 
@@ -40,12 +41,18 @@ class FakeProcessor:
     mask_side = 256
 
     def __call__(self, images: list[np.ndarray], texts: list[str], device: Any = None) -> FakeInputs:
+        return self.ask(self.look(images, device), texts)
+
+    def look(self, images: list[np.ndarray], device: Any = None) -> Pictures:
         frames = [Frame(*image.shape[:2]) for image in images]
         squares = [_square(image, frame) for frame, image in zip(frames, images, strict=True)]
+        return Pictures(frames, torch.stack(squares), None)
+
+    def ask(self, pictures: Pictures, texts: list[str]) -> FakeInputs:
         codes = [hashlib.sha256(text.encode()).digest()[:4] for text in texts]
         words = torch.tensor([list(code) for code in codes]).float() / 255
         counts = [max(1, text.count("<SEG>")) for text in texts]
-        return FakeInputs(frames, torch.stack(squares), words, counts)
+        return FakeInputs(pictures.frames, pictures.vlm_pixels, words, counts)
 
 
 class FakeLISA(nn.Module):

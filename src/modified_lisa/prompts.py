@@ -1,11 +1,14 @@
 """The words around a query. The VLM's own chat template does the wrapping (see `model.processor`)."""
 
+import re
+
 from modified_lisa.errors import ConfigError
 
 __all__ = ["SEG_TOKEN", "Query", "user_turn", "with_seg"]
 
 SEG_TOKEN = "<SEG>"
 """Its hidden state becomes a mask."""
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class Query(str):
@@ -27,9 +30,7 @@ def with_seg(text: str) -> str:
     """
     if not isinstance(text, str):
         raise ConfigError(f"a query is {type(text).__name__}; it must be a string")
-    if any(
-        "\ud800" <= letter <= "\udfff" for letter in text
-    ):  # what Python makes of bytes that are not UTF-8
+    if _HALVES.search(text):  # what Python makes of bytes that are not UTF-8
         raise ConfigError(f"the query {text!r} is not valid text; give it in UTF-8")
     text = " ".join(text.split())
     if not text.replace(SEG_TOKEN, "").strip():

@@ -22,7 +22,8 @@ from modified_lisa.model.fp8.arithmetic import decode
 from modified_lisa.model.fp8.linear import FP8Linear
 from modified_lisa.model.graphs import Graphs
 from modified_lisa.model.nf4 import few_tokens, linear
-from modified_lisa.model.nf4.linear import NF4Linear, decode_fast, merge_nf4
+from modified_lisa.model.nf4.decoding import decode_fast
+from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4
 from modified_lisa.model.original_lisa.protocol import CropSpec
 from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
 

@@ -97,6 +97,9 @@ class RunnerPipeline(Pipeline):
     def masks(self, inputs: ModelInputs) -> tuple[torch.Tensor, torch.Tensor]:
         return self.runner.masks(inputs)
 
+    def answer(self, images: list[Any], texts: list[str]) -> list[Segmentation]:
+        return self.segmenter.segment_batch(images, texts)
+
 
 class StagedPipeline(Pipeline):
     """The same computation cut into stages, each eager or a graph of its own; the answer (``<SEG>``) is given."""

@@ -4,15 +4,17 @@ import contextlib
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from modified_lisa.model.graphs import Graphs, bucket
-from modified_lisa.model.inputs import ModelInputs, QueryInputs
+from modified_lisa.model.inputs import ModelInputs, Pictures, QueryInputs
 from modified_lisa.model.merged import merge_projections
 from modified_lisa.model.reading import ImageState, answer, read_image
+from modified_lisa.model.vision import Encoding
 
 if TYPE_CHECKING:
     from modified_lisa.model.lisa import ModifiedLISA
@@ -47,6 +49,13 @@ class PlainRunner:
         """Logits float32 (N, 256, 256) and predicted IoU float32 (N,), on the model's device."""
         outputs = self.model(inputs.to(self.model.device))
         return torch.cat(outputs["pred_masks"]), torch.cat(outputs["iou_predictions"])
+
+    def masks_of(
+        self, pictures: Pictures, ask: Callable[[], ModelInputs]
+    ) -> tuple[ModelInputs, torch.Tensor, torch.Tensor]:
+        """What ``ask`` gives, the words to ``pictures``, and its `masks`. A GPU may see the pictures meanwhile."""
+        inputs = ask()
+        return inputs, *self.masks(inputs)
 
     def open(self, holder: StateHolder, inputs: ModelInputs) -> int:
         """Read an image into ``holder``; returns the bytes that it takes on the device."""
@@ -85,8 +94,10 @@ class GraphRunner(PlainRunner):
         self.lock = threading.RLock()
         if fuse:
             merge_projections(model.language_model)
-        self._forward = Graphs(self._compute, model, fuse=fuse)
-        self._answer = Graphs(self._answer_state, model, pool=self._forward.pool, fuse=fuse)
+        # Two graphs for one answer: the GPU has the first while the host reads the query's words.
+        self._see = Graphs(self._encode, model, fuse=fuse)
+        self._forward = Graphs(self._compute, model, pool=self._see.pool, fuse=fuse)
+        self._answer = Graphs(self._answer_state, model, pool=self._see.pool, fuse=fuse)
         # What it returns is kept from call to call, so that no other graph may use its memory.
         self._read = Graphs(self._read_state, model, keep=1, fuse=fuse)
         self._place = slice(0, 0)
@@ -96,16 +107,29 @@ class GraphRunner(PlainRunner):
     @property
     def capture_seconds(self) -> float:
         """Time spent so far on compiling and capturing."""
-        return sum(graphs.capture_seconds for graphs in (self._forward, self._answer, self._read))
+        return sum(graphs.capture_seconds for graphs in (self._see, self._forward, self._answer, self._read))
+
+    def masks_of(
+        self, pictures: Pictures, ask: Callable[[], ModelInputs]
+    ) -> tuple[ModelInputs, torch.Tensor, torch.Tensor]:
+        # Of several parts, one's graph would overwrite another's result.
+        alone = len(_sizes(len(pictures.frames))) == 1
+        seen = self._see(pictures.vlm_pixels, pictures.sam_pixels) if alone else None
+        inputs = ask()
+        return inputs, *self._masks(inputs, seen)
 
     def masks(self, inputs: ModelInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._masks(inputs)
+
+    def _masks(
+        self, inputs: ModelInputs, encoding: Encoding | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         parts = []
         for chunk in _chunks(inputs.spread()):
+            seen = encoding or self._see(chunk.vlm_pixels, chunk.sam_pixels)
             padded = _pad(chunk)
             self._place = padded.image_place
-            logits, iou = self._forward(
-                padded.input_ids, padded.is_seg, padded.segs, padded.vlm_pixels, padded.sam_pixels
-            )
+            logits, iou = self._forward(padded.input_ids, padded.is_seg, padded.segs, *seen)
             count = chunk.segs.shape[1]
             # The next replay overwrites the graph's own result.
             parts.append((logits[:count].clone(), iou[:count].clone()))
@@ -113,16 +137,21 @@ class GraphRunner(PlainRunner):
             return parts[0]
         return torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts])
 
+    def _encode(self, vlm_pixels: torch.Tensor | None, sam_pixels: torch.Tensor | None) -> Encoding:
+        with torch.autocast(self.model.device.type, enabled=False):
+            encoding: Encoding = self.model.vision(vlm_pixels, sam_pixels)
+        return encoding
+
     def _compute(
         self,
         ids: torch.Tensor,
         is_seg: torch.Tensor,
         segs: torch.Tensor,
-        vlm_pixels: torch.Tensor | None,
-        sam_pixels: torch.Tensor | None,
+        tokens: torch.Tensor,
+        embedding: torch.Tensor,
     ) -> Any:
-        inputs = ModelInputs([], ids, self._place, is_seg, segs, [], 0, vlm_pixels, sam_pixels)
-        return self.model.compute(inputs)[1:]
+        inputs = ModelInputs([], ids, self._place, is_seg, segs, [], 0, None, None)
+        return self.model.compute(inputs, encoding=Encoding(tokens, embedding))[1:]
 
     def open(self, holder: StateHolder, inputs: ModelInputs) -> int:
         self._save_owner()
@@ -153,11 +182,9 @@ class GraphRunner(PlainRunner):
             self._save_owner()
             self._state.copy_(holder.state)
             holder.state, self._owner = None, weakref.ref(holder)
-        count = len(queries.segs)
+        count = queries.marks.shape[1]
         padded = queries.padded(bucket(queries.length, 16), _power(count))
-        logits, iou = self._answer(
-            padded.input_ids, padded.is_seg, padded.groups, padded.positions, padded.segs, padded.begins
-        )
+        logits, iou = self._answer(padded.words, padded.marks)
         return logits[:count].clone(), iou[:count].clone()
 
     def state_of(self, holder: StateHolder) -> ImageState:
@@ -165,17 +192,9 @@ class GraphRunner(PlainRunner):
             return self._state
         return super().state_of(holder)
 
-    def _answer_state(
-        self,
-        ids: torch.Tensor,
-        is_seg: torch.Tensor,
-        groups: torch.Tensor,
-        positions: torch.Tensor,
-        segs: torch.Tensor,
-        begins: torch.Tensor,
-    ) -> Any:
+    def _answer_state(self, words: torch.Tensor, marks: torch.Tensor) -> Any:
         assert self._state is not None
-        return answer(self.model, self._state, QueryInputs(ids, is_seg, groups, positions, segs, begins, []))
+        return answer(self.model, self._state, QueryInputs(words, marks, []))
 
     def _save_owner(self) -> None:
         """The open session's memory is about to be overwritten: put it aside."""
@@ -199,12 +218,18 @@ class GraphRunner(PlainRunner):
         return time.perf_counter() - start
 
 
-def _chunks(inputs: ModelInputs) -> list[ModelInputs]:
-    """Cut a batch into parts of 16, 8, 4, 2 and 1 images."""
-    sizes, left = [], len(inputs.input_ids)
+def _sizes(left: int) -> list[int]:
+    """A number as a sum of 16s, 8, 4, 2 and 1."""
+    sizes = []
     while left:
         sizes.append(min(LARGEST_BATCH, 1 << (left.bit_length() - 1)))
         left -= sizes[-1]
+    return sizes
+
+
+def _chunks(inputs: ModelInputs) -> list[ModelInputs]:
+    """Cut a batch into parts of so many images."""
+    sizes = _sizes(len(inputs.input_ids))
     if len(sizes) == 1:
         return [inputs]
     chunks, begin = [], 0

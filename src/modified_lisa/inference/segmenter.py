@@ -14,6 +14,7 @@ from modified_lisa.errors import ConfigError, ModelLoadError
 from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
 from modified_lisa.inference.answer import Answer, answer_of
+from modified_lisa.inference.fetching import fetch_masks
 from modified_lisa.inference.runner import GraphRunner, PlainRunner
 from modified_lisa.inference.segmentation import Segmentation, check_threshold
 from modified_lisa.inference.session import Session
@@ -142,10 +143,11 @@ class Segmenter:
         check_threshold(threshold)
         if not texts:
             return []
-        inputs = self.model.processor(pictures, texts, self.model.device)
+        processor = self.model.processor
         with torch.inference_mode():
+            looked = processor.look(pictures, self.model.device)
             with self.runner.lock:
-                logits, iou = self.runner.masks(inputs)
+                inputs, logits, iou = self.runner.masks_of(looked, lambda: processor.ask(looked, texts))
             return self.results(
                 pictures,
                 texts,
@@ -203,44 +205,22 @@ class Segmenter:
         if not texts:
             return []
         with torch.inference_mode():
-            # All that the GPU has to do is launched before the first wait for it.
-            masks = _on_the_images(frames, logits, threshold)
-            # A sum is finite if all are; logits are far from the largest float, and so is their sum.
-            sums = [one.sum(dtype=torch.float32)[None] for one in logits]
-            told = torch.cat([*sums, *(one.float() for one in scores)]).cpu()
-        values = told[len(sums) :].split([len(one) for one in scores])
-        for text, total, score in zip(texts, told[: len(sums)], values, strict=True):
-            if not (bool(total.isfinite()) and bool(score.isfinite().all())):
-                raise ModelLoadError(
-                    f"the model's answer to {text!r} is not finite (NaN or infinite); its frozen parts may"
-                    " overflow in this precision: try dtype='bf16' or 'fp32' (--dtype), or another checkpoint"
-                )
+            masks, sums, values = fetch_masks(frames, logits, scores, threshold)
+        if not np.isfinite(np.concatenate((sums, *values))).all():
+            wrong = next(
+                text
+                for text, one, score in zip(texts, sums, values, strict=True)
+                if not (np.isfinite(one) and np.isfinite(score).all())
+            )
+            raise ModelLoadError(
+                f"the model's answer to {wrong!r} is not finite (NaN or infinite); its frozen parts may"
+                " overflow in this precision: try dtype='bf16' or 'fp32' (--dtype), or another checkpoint"
+            )
         parts = zip(pictures, texts, masks, values, strict=True)
         return [
-            # Copies: no answer keeps those of others in memory.
-            Segmentation(
-                mask.to("cpu", copy=True).numpy(), score.clamp(0, 1).numpy(), text, picture.shape[:2], picture
-            )
+            Segmentation(mask, score.clip(0, 1), text, picture.shape[:2], picture)
             for picture, text, mask, score in parts
         ]
-
-
-TOGETHER = 32 * 2**20
-"""Pixels of masks that may be on the GPU at once, of which each takes some bytes; larger ones go to the host one by one."""
-
-
-def _on_the_images(
-    frames: Sequence[Frame], logits: Sequence[torch.Tensor], threshold: float
-) -> Sequence[torch.Tensor]:
-    """bool (N_i, H_i, W_i) of each query: on the logits' (N_i, 256, 256) device, or on the host where they are large."""
-    counts = [len(part) for part in logits]
-    sizes = [max(frame.height * frame.width, frame.fine_side**2) for frame in frames]
-    if sum(count * size for count, size in zip(counts, sizes, strict=True)) > TOGETHER:
-        parts = zip(frames, logits, strict=True)
-        return [(frame.mask_to_image(part) > threshold).cpu() for frame, part in parts]
-    if len(frames) > 1 and len(set(frames)) == 1:
-        return (frames[0].mask_to_image(torch.cat(list(logits))) > threshold).split(counts)
-    return [frame.mask_to_image(part) > threshold for frame, part in zip(frames, logits, strict=True)]
 
 
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:

@@ -1,19 +1,24 @@
-"""The processor that goes with a configuration, from the files of its two models."""
+"""What goes with a configuration: the processor, from the files of its two models, and the vision source, from the models."""
 
 import warnings
+from typing import Any
 
 from modified_lisa.config import ModelConfig
 from modified_lisa.errors import ModelLoadError
+from modified_lisa.model.bridge import TokenBridge, make_bridge
 from modified_lisa.model.families import family_of
 from modified_lisa.model.image_spec import read_image_spec
 from modified_lisa.model.inputs import longest_prompt
+from modified_lisa.model.loading import DTYPES
+from modified_lisa.model.mask_head import MaskHead
 from modified_lisa.model.processor import LisaProcessor
 from modified_lisa.model.sizes import sizes_of
 from modified_lisa.model.sources import first_line, not_found, read_config
 from modified_lisa.model.tiny import CHAT_TEMPLATE
+from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision, absolute_layers
 from modified_lisa.tokens import add_seg_token
 
-__all__ = ["build_processor"]
+__all__ = ["build_processor", "build_vision"]
 
 
 def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProcessor:
@@ -84,3 +89,20 @@ def build_processor(config: ModelConfig, random_init: bool = False) -> LisaProce
     built.most_tokens = longest_prompt(vlm_config.text_config, image_tokens)
     built.encode("segmentation mask")  # what cannot work is found before the weights
     return built
+
+
+def build_vision(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> VisionSource:
+    """The vision source of ``config``, of a VLM's and a SAM's encoders, as they are needed."""
+    dtype = DTYPES[config.dtype]
+    if config.vision_source == "sam":
+        side, width = family_of(vlm.config).projector_input(vlm.config)
+        encoder = sam.config.vision_config
+        bridge = TokenBridge(encoder.hidden_size, encoder.output_channels, patches=side**2, out_width=width)
+        return SamVision(sam.vision_encoder.to(dtype), bridge)
+    tower = family_of(vlm.config).tower(vlm).see(config.image_side)
+    if config.vision_source == "dual":
+        return DualVision(tower, sam.vision_encoder.to(dtype))
+    layers = config.bridge_layers or tower.bridge_layers.get(config.bridge)
+    layers = layers and absolute_layers(layers, tower.depth, "--bridge_layers")
+    made = make_bridge(config.bridge, tower.widths, layers, head.channels, head.side)
+    return VlmVision(tower, made, layers or ())

@@ -55,10 +55,11 @@ class FpnBridge(nn.Module):
 
 def _averaged(grid: torch.Tensor, side: int) -> torch.Tensor:
     """Means over ``side`` x ``side`` parts of a grid."""
-    # By what has the same gradient every time, on a GPU too, which adaptive pooling has not.
+    # By what has the same gradient every time, on a GPU too, which adaptive pooling has not; and pooling sums a whole
+    # picture's cells one after another.
     cells = grid.shape[-1]
     if cells % side == 0:
-        return F.avg_pool2d(grid, cells // side)
+        return grid.unflatten(-1, (side, -1)).unflatten(-3, (side, -1)).mean((-3, -1))
     place, part = (torch.arange(count, device=grid.device) for count in (cells, side))
     first, end = part * cells // side, ((part + 1) * cells + side - 1) // side
     inside = ((place >= first[:, None]) & (place < end[:, None])).to(grid.dtype)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -10,11 +10,19 @@ import torch
 from modified_lisa.errors import ConfigError
 from modified_lisa.geometry import Frame
 
-__all__ = ["ModelInputs", "QueryInputs", "check_length", "longest_prompt", "whole_numbers"]
+__all__ = ["ModelInputs", "Pictures", "QueryInputs", "check_length", "longest_prompt", "whole_numbers"]
 
 
 _ROOM = 256
 """Tokens that a question and its answer need at least."""
+
+
+class Pictures(NamedTuple):
+    """B images as the encoders take them: what of `ModelInputs` needs no words."""
+
+    frames: list[Frame]
+    vlm_pixels: torch.Tensor | None
+    sam_pixels: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -109,45 +117,59 @@ class ModelInputs:
 
 @dataclass(frozen=True)
 class QueryInputs:
-    """Q queries about one image, one after another in a single row of R tokens."""
+    """Q queries about one image, one after another in a single row of R tokens; in two tensors, to go to a GPU in two copies."""
 
-    input_ids: torch.Tensor
-    """int64 (1, R): what follows the image in each prompt."""
-    is_seg: torch.Tensor
-    """bool (1, R)."""
-    groups: torch.Tensor
-    """int64 (1, R): the query that each token belongs to."""
-    positions: torch.Tensor
-    """int64 (1, R): each token's place in its own query, from 0."""
-    segs: torch.Tensor
-    """int64 (N,): where each ``<SEG>`` stands in the row."""
-    begins: torch.Tensor
-    """bool (N,): whether it is the first token of its query."""
+    words: torch.Tensor
+    """int64 (4, R): the four below, row by row."""
+    marks: torch.Tensor
+    """int64 (2, N): `segs` and `begins`."""
     seg_counts: list[int]
     """Masks of each query."""
 
     @property
+    def input_ids(self) -> torch.Tensor:
+        """int64 (1, R): what follows the image in each prompt."""
+        return self.words[:1]
+
+    @property
+    def is_seg(self) -> torch.Tensor:
+        """bool (1, R)."""
+        return self.words[1:2].bool()
+
+    @property
+    def groups(self) -> torch.Tensor:
+        """int64 (1, R): the query that each token belongs to."""
+        return self.words[2:3]
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 (1, R): each token's place in its own query, from 0."""
+        return self.words[3:]
+
+    @property
+    def segs(self) -> torch.Tensor:
+        """int64 (N,): where each ``<SEG>`` stands in the row."""
+        return self.marks[0]
+
+    @property
+    def begins(self) -> torch.Tensor:
+        """bool (N,): whether it is the first token of its query."""
+        return self.marks[1].bool()
+
+    @property
     def length(self) -> int:
         """R."""
-        return self.input_ids.shape[1]
+        return self.words.shape[1]
 
     def padded(self, length: int, segs: int | None = None) -> "QueryInputs":
         """R grown to ``length``, by a group of its own at the end, and N to ``segs``, by the first once more."""
-        more = 0 if segs is None else segs - len(self.segs)
-        _check_growth(length - self.length, more)
-
-        def right(x: torch.Tensor, value: int) -> torch.Tensor:
-            return torch.nn.functional.pad(x, (0, length - self.length), value=value)
-
-        return replace(
-            self,
-            input_ids=right(self.input_ids, 0),
-            is_seg=right(self.is_seg, 0),
-            groups=right(self.groups, -1),
-            positions=right(self.positions, 0),
-            segs=torch.cat((self.segs, self.segs[:1].expand(more))),
-            begins=torch.cat((self.begins, self.begins[:1].expand(more))),
-        )
+        before, count = self.length, self.marks.shape[1]
+        more = 0 if segs is None else segs - count
+        _check_growth(length - before, more)
+        words = torch.nn.functional.pad(self.words, (0, length - before))
+        words[2, before:] = -1
+        marks = torch.cat((self.marks, self.marks[:, :1].expand(-1, more)), dim=1) if more else self.marks
+        return replace(self, words=words, marks=marks)
 
     def to(self, device: torch.device | str) -> "QueryInputs":
         return _moved(self, device)
@@ -159,8 +181,8 @@ def _check_growth(tokens: int, segs: int) -> None:
         raise ValueError(f"padding cannot take away: {tokens} tokens, {segs} masks")
 
 
-def whole_numbers(values: Sequence[int]) -> torch.Tensor:
-    """int64 (n,); of a prompt with an image, `torch.tensor` takes a fifth of a millisecond for it, numpy a fifth of that."""
+def whole_numbers(values: Sequence[Any]) -> torch.Tensor:
+    """int64, of numbers or rows of numbers; of a prompt with an image, `torch.tensor` takes a fifth of a millisecond for it, numpy a fifth of that."""
     return torch.from_numpy(np.array(values, dtype=np.int64))
 
 

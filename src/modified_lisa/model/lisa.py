@@ -21,10 +21,8 @@ from modified_lisa.images import ImageSource
 from modified_lisa.model import checkpoint, loading
 from modified_lisa.model.adapters import add_lora
 from modified_lisa.model.answers import build_answer_head, generate_answers
-from modified_lisa.model.bridge import TokenBridge, make_bridge
-from modified_lisa.model.building import build_processor
+from modified_lisa.model.building import build_processor, build_vision
 from modified_lisa.model.describe import describe_parameters
-from modified_lisa.model.families import family_of
 from modified_lisa.model.inputs import ModelInputs
 from modified_lisa.model.mask_head import SEG_PROJECTIONS, MaskHead
 from modified_lisa.model.nf4.linear import use_fast_nf4
@@ -34,7 +32,7 @@ from modified_lisa.model.quantization import QuantizationReport
 from modified_lisa.model.random_init import seeded
 from modified_lisa.model.skipping import unread
 from modified_lisa.model.sources import resolve_name
-from modified_lisa.model.vision import DualVision, SamVision, VisionSource, VlmVision, absolute_layers
+from modified_lisa.model.vision import DualVision, Encoding, VlmVision
 from modified_lisa.tokens import SegEmbedding, initial_seg_row
 
 __all__ = ["ModifiedLISA"]
@@ -100,7 +98,7 @@ class ModifiedLISA(nn.Module):
         self.language_model = vlm.model.language_model
         self.projector = vlm.model.multi_modal_projector
         self.mask_head = MaskHead(sam)
-        self.vision = _vision_source(self.config, vlm, sam, self.mask_head)
+        self.vision = build_vision(self.config, vlm, sam, self.mask_head)
         width = int(vlm.config.text_config.hidden_size)
         self.seg_embedding = SegEmbedding(
             initial_seg_row(self.processor.tokenizer, self.language_model.get_input_embeddings())
@@ -190,16 +188,17 @@ class ModifiedLISA(nn.Module):
     generate = generate_answers
 
     def compute(
-        self, inputs: ModelInputs, return_mask: bool = True
+        self, inputs: ModelInputs, return_mask: bool = True, encoding: Encoding | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """The forward pass from tensors to tensors. It never waits for the GPU, so that it can be captured.
+        ``encoding``: the images', if they were looked at before.
 
         Returns ``seg_embeddings`` (N, C), ``pred_masks`` (N, 256, 256) and ``iou_predictions`` (N,), float32;
         None for the last two without ``return_mask``.
         """
         # Every part has its own precision; an autocast around the call must not change it.
         with torch.autocast(self.device.type, enabled=False):
-            encoding = self.vision.encode(inputs)
+            encoding = encoding or self.vision.encode(inputs)
             prompts = self.seg_projection(self.seg_states(encoding.tokens, inputs).float())
             if not return_mask:
                 return prompts, None, None
@@ -332,19 +331,3 @@ class ModifiedLISA(nn.Module):
         self._recomputes = True
         self.train(self.training)
         return True
-
-
-def _vision_source(config: ModelConfig, vlm: Any, sam: Any, head: MaskHead) -> VisionSource:
-    dtype = loading.DTYPES[config.dtype]
-    if config.vision_source == "sam":
-        side, width = family_of(vlm.config).projector_input(vlm.config)
-        encoder = sam.config.vision_config
-        bridge = TokenBridge(encoder.hidden_size, encoder.output_channels, patches=side**2, out_width=width)
-        return SamVision(sam.vision_encoder.to(dtype), bridge)
-    tower = family_of(vlm.config).tower(vlm).see(config.image_side)
-    if config.vision_source == "dual":
-        return DualVision(tower, sam.vision_encoder.to(dtype))
-    layers = config.bridge_layers or tower.bridge_layers.get(config.bridge)
-    layers = layers and absolute_layers(layers, tower.depth, "--bridge_layers")
-    made = make_bridge(config.bridge, tower.widths, layers, head.channels, head.side)
-    return VlmVision(tower, made, layers or ())

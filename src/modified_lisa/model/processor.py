@@ -14,7 +14,7 @@ from modified_lisa.geometry import Frame
 from modified_lisa.images import ImageSource, read_image
 from modified_lisa.model.answers.prompting import asked_ids, chat_dialogue, chat_follow_up
 from modified_lisa.model.image_spec import ImageSpec
-from modified_lisa.model.inputs import ModelInputs, QueryInputs, check_length, whole_numbers
+from modified_lisa.model.inputs import ModelInputs, Pictures, QueryInputs, check_length, whole_numbers
 from modified_lisa.model.sources import first_line
 from modified_lisa.prompts import SEG_TOKEN, user_turn, with_seg
 
@@ -82,15 +82,24 @@ class LisaProcessor:
             )
         if not len(images):
             raise ConfigError("got no images; give at least one image and its text")
+        return self.ask(self.look(images, device, squares=squares), texts)
+
+    def look(
+        self, images: Sequence[ImageSource], device: torch.device | None = None, *, squares: bool = True
+    ) -> Pictures:
+        """The part of a call that needs the images alone: a GPU resizes them, and may see them (`inference.runner`), while
+        the words are read here."""
         arrays = [read_image(image) for image in images]
         frames = [self.frame(array.shape[0], array.shape[1]) for array in arrays]
-        # The images first: a GPU resizes them while the words are read here.
-        pixels = (
-            (self.vlm_squares(arrays, frames, device), self.sam_squares(arrays, frames, device))
-            if squares
-            else (None, None)
+        if not squares:
+            return Pictures(frames, None, None)
+        return Pictures(
+            frames, self.vlm_squares(arrays, frames, device), self.sam_squares(arrays, frames, device)
         )
-        return self.assemble([self.encode(text) for text in texts], frames, *pixels)
+
+    def ask(self, pictures: Pictures, texts: Sequence[str]) -> ModelInputs:
+        """The other part of a call: one text for each of ``pictures``."""
+        return self.assemble([self.encode(text) for text in texts], *pictures)
 
     def assemble(
         self,
@@ -149,17 +158,15 @@ class LisaProcessor:
             raise ConfigError("got no queries; give at least one text")
         prompts = [self.encode(text) for text in texts]
         rows = [prompt[prompt.index(self.image_token_id) + self.image_tokens :] for prompt in prompts]
-        ids = whole_numbers([token for row in rows for token in row])
-        positions = whole_numbers([place for row in rows for place in range(len(row))])
-        is_seg = ids == self.seg_token_id
-        segs = is_seg.nonzero()[:, 0]
+        tokens = [
+            (token, token == self.seg_token_id, group, place)
+            for group, row in enumerate(rows)
+            for place, token in enumerate(row)
+        ]
+        segs = [place for place, token in enumerate(tokens) if token[1]]
         return QueryInputs(
-            input_ids=ids[None],
-            is_seg=is_seg[None],
-            groups=whole_numbers([group for group, row in enumerate(rows) for _ in row])[None],
-            positions=positions[None],
-            segs=segs,
-            begins=positions[segs] == 0,
+            words=whole_numbers(list(zip(*tokens, strict=True))),
+            marks=whole_numbers([segs, [tokens[place][3] == 0 for place in segs]]),
             seg_counts=[row.count(self.seg_token_id) for row in rows],
         )
 
@@ -269,4 +276,4 @@ class LisaProcessor:
             )
             for frame, array in zip(frames, arrays, strict=True)
         ]
-        return torch.stack(squares)
+        return torch.stack(squares) if len(squares) > 1 else squares[0][None]

@@ -59,7 +59,7 @@ def test_a_batch_gives_what_its_items_give(segmenter):
 
 @pytest.mark.parametrize("room", [0, 10**9])
 def test_large_masks_go_to_the_host_one_by_one_and_are_the_same(segmenter, monkeypatch, room):
-    monkeypatch.setattr("modified_lisa.inference.segmenter.TOGETHER", room)
+    monkeypatch.setattr("modified_lisa.inference.fetching.TOGETHER", room)
     queries = ["the red one", "<SEG> or <SEG>", "what is round?"]
     together = segmenter.segment_batch(picture(), queries)
     assert [len(one) for one in together] == [1, 2, 1]

@@ -1,10 +1,8 @@
 """Triton kernels for NF4 matrices, in the order of `packing`. Import only where Triton is.
 
-Three products, W being (N, K) in 4 bit, M the number of tokens, and STRIDE that of the scales' codes:
+Two products of few tokens, W being (N, K) in 4 bit, M the number of tokens, and STRIDE that of the scales' codes
+(the kernels are launched without fused multiply-add, or a scale could differ in its last bit):
 
-- `decode_kernel`: W itself, in 16 bit, for many tokens: a 16-bit product follows. A weight is value * scale in
-  float32, then rounded: exactly bitsandbytes' decoding (the kernels are launched without fused multiply-add,
-  or a scale could differ in its last bit);
 - `forward_kernel`: x W^T for few tokens: each weight is read once, in 4 bit. The values are multiplied as 16-bit
   numbers and summed in float32 over a block, and the sums by the block's scale;
 - `backward_kernel`: y W for few tokens, the way back of the gradient; here y is scaled, block by block.
@@ -19,13 +17,11 @@ import triton.language as tl
 
 from modified_lisa.model.nf4 import lookup
 
-__all__ = ["backward_kernel", "decode_kernel", "forward_kernel"]
+__all__ = ["backward_kernel", "forward_kernel"]
 
-_FLOAT32 = tl.constexpr(lookup.FLOAT32_ASM)
 _BF16 = tl.constexpr(lookup.BF16_ASM)
 _FP16 = tl.constexpr(lookup.FP16_ASM)
-_OUT32 = tl.constexpr("=r,=r,=r,=r,=r,=r,=r,=r,r")
-_OUT16 = tl.constexpr("=h,=h,=h,=h,=h,=h,=h,=h,r")
+_OUT = tl.constexpr("=h,=h,=h,=h,=h,=h,=h,=h,r")
 
 
 @triton.jit
@@ -46,41 +42,15 @@ def _scale(packed_codes, shared, values, offset, rows, block, STRIDE, K, inside)
 @triton.jit
 def _values(words, ROWS: tl.constexpr, dtype: tl.constexpr):
     """The values of (ROWS, 16) words, without scales: of the first block and of the second, (ROWS, 64) each."""
-    if dtype == tl.float32:
+    if dtype == tl.bfloat16:
         a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(
-            _FLOAT32, _OUT32, [words], dtype=(tl.float32,) * 8, is_pure=True, pack=1
-        )
-    elif dtype == tl.bfloat16:
-        a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(
-            _BF16, _OUT16, [words], dtype=(tl.bfloat16,) * 8, is_pure=True, pack=1
+            _BF16, _OUT, [words], dtype=(tl.bfloat16,) * 8, is_pure=True, pack=1
         )
     else:
         a, b, c, d, e, f, g, h = tl.inline_asm_elementwise(
-            _FP16, _OUT16, [words], dtype=(tl.float16,) * 8, is_pure=True, pack=1
+            _FP16, _OUT, [words], dtype=(tl.float16,) * 8, is_pure=True, pack=1
         )
     return _four(a, b, c, d, ROWS), _four(e, f, g, h, ROWS)
-
-
-@triton.jit
-def decode_kernel(
-    codes, scale_codes, scale_scales, scale_values, offset, out, N, K, STRIDE, ROWS: tl.constexpr,
-):  # fmt: skip
-    """Program (i, g): rows ROWS * i on, pair g of blocks -> out (N, K)."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    group = tl.program_id(1)
-    inside = rows < N
-    rows64 = rows.to(tl.int64)
-    words = tl.load(
-        codes + rows64[:, None] * (K // 8) + group * 16 + tl.arange(0, 16)[None],
-        mask=inside[:, None],
-        other=0,
-    )
-    first, second = _values(words, ROWS, tl.float32)
-    s = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group, STRIDE, K, inside)
-    t = _scale(scale_codes, scale_scales, scale_values, offset, rows, 2 * group + 1, STRIDE, K, inside)
-    place = out + rows64[:, None] * K + group * 128 + tl.arange(0, 64)[None]
-    tl.store(place, (first * s[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
-    tl.store(place + 64, (second * t[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit

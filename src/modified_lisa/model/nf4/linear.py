@@ -11,11 +11,12 @@ from torch import nn
 from modified_lisa.devices import why_not, why_not_bf16
 from modified_lisa.model.nf4 import few_tokens
 from modified_lisa.model.nf4.ahead import current
+from modified_lisa.model.nf4.decoding import decode_fast, why_not_decoded
 from modified_lisa.model.nf4.few_tokens import why_not_clusters
 from modified_lisa.model.nf4.packing import BLOCK, GROUP, NF4_VALUES, SCALES, Packed, pack, pack_scales
 from modified_lisa.model.typed import KeepsTypes
 
-__all__ = ["FEW_TOKENS", "NF4Linear", "decode_fast", "merge_nf4", "use_fast_nf4"]
+__all__ = ["FEW_TOKENS", "NF4Linear", "merge_nf4", "use_fast_nf4"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +83,6 @@ class NF4Linear(KeepsTypes):
         return f"in_features={self.in_features}, out_features={self.out_features}, NF4, {self.dtype}"
 
 
-DECODE_ROWS, DECODE_WARPS = 32, 4
-"""Rows that one program decodes, of one pair of blocks, and its warps."""
-
-
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layer: NF4Linear) -> torch.Tensor:
@@ -110,27 +107,6 @@ def _multiply(x: torch.Tensor, layer: NF4Linear, width: int, *, back: bool) -> t
         if len(flat):
             _few(flat.contiguous(), layer, out, back)
     return out.view(*x.shape[:-1], width)
-
-
-def decode_fast(packed: Packed, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
-    """`packing.decode` by one kernel: the same bits. ``out``: (rows, columns) to write to."""
-    from modified_lisa.model.nf4.kernels import decode_kernel
-
-    rows, columns = packed.codes.shape[0], 8 * packed.codes.shape[1]
-    if out is None:
-        out = torch.empty(rows, columns, dtype=dtype, device=packed.codes.device)
-    grid = (-(-rows // DECODE_ROWS), columns // GROUP)
-    decode_kernel[grid](
-        *packed,
-        out,
-        rows,
-        columns,
-        packed.scale_codes.stride(0),
-        ROWS=DECODE_ROWS,
-        num_warps=DECODE_WARPS,
-        enable_fp_fusion=False,
-    )
-    return out
 
 
 class Cut(NamedTuple):
@@ -240,10 +216,11 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
     if not layers:
         return 0, 0
     fast = 0
-    in_bf16 = any(
-        (child.compute_dtype or child.weight.quant_state.dtype) == torch.bfloat16 for *_, child in layers
-    )
-    obstacle = (why_not_bf16 if in_bf16 else why_not)(layers[0][2].weight.device)
+    device = layers[0][2].weight.device
+    dtypes = {child.compute_dtype or child.weight.quant_state.dtype for *_, child in layers}
+    obstacle = (why_not_bf16 if torch.bfloat16 in dtypes else why_not)(device)
+    for dtype in {torch.bfloat16, torch.float16} & dtypes:
+        obstacle = obstacle or why_not_decoded(device, dtype)
     if obstacle is None:
         for parent, name, child in layers:
             if child.weight.is_cuda and suits(child):
@@ -251,7 +228,6 @@ def use_fast_nf4(model: nn.Module) -> tuple[int, int]:
                 # At once, not when the garbage collector finds it: two copies of a 7B model are 3 GiB too many.
                 child.weight.data, child.weight.quant_state = child.weight.data.new_empty(0), None
                 fast += 1
-    device = layers[0][2].weight.device
     triton = why_not_clusters(device) if fast else None
     logger.info(
         "4-bit products: %d layers by this package's kernels (up to %d tokens straight from 4 bit%s, more by "

@@ -12,7 +12,7 @@ import torch
 
 from modified_lisa.model.nf4.packing import NF4_VALUES
 
-__all__ = ["BF16_ASM", "FLOAT32_ASM", "FP16_ASM", "table_of"]
+__all__ = ["BF16_ASM", "FP16_ASM", "table_of"]
 
 
 def _planes(values: list[bytes]) -> list[list[int]]:
@@ -43,19 +43,6 @@ def _block(registers: str, lines: list[str]) -> str:
     return "{ .reg .b32 w, s, t, u, v, " + registers + "; " + " ".join(lines) + " }"
 
 
-def _asm32() -> str:
-    """A word in $8 -> eight float32, $0 to $7."""
-    planes = _planes([struct.pack("<f", value) for value in NF4_VALUES])
-    lines = []
-    for half, select in enumerate(_halves("$8")):
-        lines += [*select, *_look_up(planes, "p")]
-        for low, pairs in enumerate(("0x5140", "0x7362")):
-            lines += [f"prmt.b32 u, p0, p1, {pairs};", f"prmt.b32 v, p2, p3, {pairs};"]
-            first = 4 * half + 2 * low
-            lines += [f"prmt.b32 ${first}, u, v, 0x5410;", f"prmt.b32 ${first + 1}, u, v, 0x7632;"]
-    return _block("p0, p1, p2, p3", lines)
-
-
 def _asm16(values: list[bytes]) -> str:
     """A word in $8 -> eight values of 16 bits, $0 to $7."""
     planes = _planes(values)
@@ -78,7 +65,6 @@ _SIXTEEN = {
     torch.bfloat16: [_bf16(value) for value in NF4_VALUES],
     torch.float16: [struct.pack("<e", value) for value in NF4_VALUES],
 }
-FLOAT32_ASM = _asm32()
 BF16_ASM = _asm16(_SIXTEEN[torch.bfloat16])
 FP16_ASM = _asm16(_SIXTEEN[torch.float16])
 

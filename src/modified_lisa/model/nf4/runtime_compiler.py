@@ -78,7 +78,8 @@ class Kernel:
     def __call__(
         self, grid: tuple[int, int], threads: int, cluster: int, arguments: Sequence[torch.Tensor | int]
     ) -> None:
-        """Launch on the current stream; ``cluster`` blocks of the grid's first axis go together. Numbers are int32."""
+        """Launch on the current stream; ``cluster`` blocks of the grid's first axis go together (1: older GPUs have no
+        clusters). Numbers are int32."""
         self._bind()
         values = [
             ctypes.c_void_p(one.data_ptr()) if isinstance(one, torch.Tensor) else ctypes.c_int(one)
@@ -93,7 +94,7 @@ class Kernel:
             shared=self.shared,
             stream=torch.cuda.current_stream().cuda_stream,
             attributes=ctypes.pointer(together),
-            count=1,
+            count=int(cluster > 1),
         )
         check(self._driver.cuLaunchKernelEx(ctypes.byref(launch), self._function, pointers, None))
 
