@@ -25,7 +25,7 @@ from modified_lisa.model.nf4 import few_tokens, linear
 from modified_lisa.model.nf4.decoding import decode_fast
 from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4
 from modified_lisa.model.original_lisa.protocol import CropSpec
-from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
+from modified_lisa.training.captured import capture_parts, release_parts
 
 pytestmark = pytest.mark.gpu
 
@@ -238,12 +238,13 @@ def test_captured_training_is_no_farther_from_float32_than_plain_training(model)
     def gradients(of: ModifiedLISA, texts: list[str]) -> torch.Tensor:
         of.train()
         of.zero_grad()
-        masks = of(images[: len(texts)], texts)["pred_masks"]
-        sum(mask.square().mean() for mask in masks).backward()
+        found = of(images[: len(texts)], texts)
+        both = zip(found["pred_masks"], found["iou_predictions"], strict=True)
+        sum(mask.square().mean() + iou.square().sum() for mask, iou in both).backward()
         weights = [weight for weight in of.parameters() if weight.requires_grad]
-        found = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]).double()
+        grads = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]).double()
         of.eval()
-        return found
+        return grads
 
     batches = [
         ["the red one"],
@@ -258,9 +259,9 @@ def test_captured_training_is_no_farther_from_float32_than_plain_training(model)
     plain, captured = [], []
     for texts in batches:
         reference, ordinary = gradients(exact, texts), gradients(model, texts)
-        capture_frozen_parts(model)
+        capture_parts(model)
         first, again = gradients(model, texts), gradients(model, texts)
-        release_frozen_parts(model)
+        release_parts(model)
         plain.append(error(ordinary, reference))
         captured.append(error(first, reference))
         assert error(again, first) < 1e-3

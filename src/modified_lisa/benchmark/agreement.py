@@ -28,17 +28,19 @@ def sample_logits(pipeline: Pipeline) -> list[torch.Tensor]:
 
 def compare(ours: list[torch.Tensor], reference: list[torch.Tensor]) -> dict[str, Any]:
     """Over all samples: the largest difference of logits relative to the largest logit, the mean difference
-    relative to the mean size, and the smallest and mean IoU of the masks (logit > 0).
+    relative to the mean size, the smallest and mean IoU of the masks (logit > 0), and the largest share of cells that one
+    mask has and the other has not: of masks of a few cells, as random weights may give, an IoU says little.
 
     Raises ModelLoadError for logits that are not finite.
     """
-    worst, mean, ious = 0.0, 0.0, []
+    worst, mean, changed, ious = 0.0, 0.0, 0.0, []
     for new, old in zip(ours, reference, strict=True):
         if not (bool(new.isfinite().all()) and bool(old.isfinite().all())):
             raise ModelLoadError("the masks to compare are not finite (NaN or infinite); try another --dtype")
         gap = (new - old).abs()
         worst = max(worst, float(gap.max() / old.abs().max().clamp(min=1e-12)))
         mean = max(mean, float(gap.mean() / old.abs().mean().clamp(min=1e-12)))
+        changed = max(changed, float(((new > 0) != (old > 0)).float().mean()))
         both, either = ((new > 0) & (old > 0)).sum(), ((new > 0) | (old > 0)).sum()
         ious.append(float(both / either) if either else 1.0)
     return {
@@ -47,4 +49,5 @@ def compare(ours: list[torch.Tensor], reference: list[torch.Tensor]) -> dict[str
         "mean_difference": mean,
         "min_iou": min(ious),
         "mean_iou": sum(ious) / len(ious),
+        "max_changed": changed,
     }

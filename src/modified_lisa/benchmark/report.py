@@ -279,6 +279,7 @@ def _agreement(results: Row) -> list[str]:
             "largest / largest logit",
             "mean / mean logit",
             "lowest IoU",
+            "most cells changed",
         ),
         (
             (
@@ -288,6 +289,7 @@ def _agreement(results: Row) -> list[str]:
                 f"{row['max_difference']:.2e}",
                 f"{row['mean_difference']:.2e}",
                 f"{row['min_iou']:.4f}",
+                _changed(row),
             )
             for row in rows_of(results, "agreement")
         ),
@@ -296,7 +298,15 @@ def _agreement(results: Row) -> list[str]:
 
 def _precision(results: Row) -> list[str]:
     return markdown(
-        ("language model", "against", "architecture", "mean / mean logit", "lowest IoU", "mean IoU"),
+        (
+            "language model",
+            "against",
+            "architecture",
+            "mean / mean logit",
+            "lowest IoU",
+            "mean IoU",
+            "most cells changed",
+        ),
         (
             (
                 row["precision"],
@@ -305,7 +315,13 @@ def _precision(results: Row) -> list[str]:
                 f"{row['mean_difference']:.2e}",
                 f"{row['min_iou']:.4f}",
                 f"{row['mean_iou']:.4f}",
+                _changed(row),
             )
             for row in rows_of(results, "precision")
         ),
     )
+
+
+def _changed(row: Row) -> str:
+    share = row.get("max_changed")  # runs of before December 2026 have none
+    return "–" if share is None else f"{100 * share:.3f} %"

@@ -17,7 +17,7 @@ from modified_lisa.data.collate import Batch, Collator
 from modified_lisa.data.sample import Sample
 from modified_lisa.metrics import SegmentationMetrics
 from modified_lisa.model.lisa import ModifiedLISA
-from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
+from modified_lisa.training.captured import capture_parts, release_parts
 from modified_lisa.training.run import deterministic
 from modified_lisa.training.step import Stepper
 
@@ -27,7 +27,7 @@ WAYS = {
     "full": "ordinary backward pass through the whole prompt",
     "checkpointed": "the same with gradient checkpointing",
     "split": "prompt before <SEG> without gradient",
-    "captured": "the same as CUDA graphs",
+    "captured": "the same as CUDA graphs, and so the bridge and the mask head",
 }
 
 
@@ -96,10 +96,10 @@ def run_as(model: ModifiedLISA, way: str) -> Iterator[None]:
             (enable or language_model.gradient_checkpointing_enable)({"use_reentrant": False})
             language_model.train(True)
         if way == "captured":
-            capture_frozen_parts(model)
+            capture_parts(model)
         yield
     finally:
-        release_frozen_parts(model)
+        release_parts(model)
         if way == "checkpointed":
             disable = getattr(language_model, "activation_checkpointing_disable", None)
             (disable or language_model.gradient_checkpointing_disable)()

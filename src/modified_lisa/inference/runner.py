@@ -19,14 +19,15 @@ from modified_lisa.model.vision import Encoding
 if TYPE_CHECKING:
     from modified_lisa.model.lisa import ModifiedLISA
 
-__all__ = ["GraphRunner", "PlainRunner", "StateHolder"]
+__all__ = ["ROOM", "GraphRunner", "PlainRunner", "StateHolder"]
 
 LARGEST_BATCH = 16
 """Images of one graph; more are run one graph after another."""
 
 
 ROOM = 128
-"""Tokens of a session's queries that are written behind the image's; longer ones copy the image's first."""
+"""Tokens of a session's queries that are written behind the image's, and so answered at once; longer ones copy the image's
+first."""
 
 
 class StateHolder:

@@ -136,11 +136,14 @@ class Segmenter:
         """Answer one query about each image, all in one forward pass; memory grows with their number.
 
         ``images`` and ``queries`` are lists of one length. A single image (not in a list) goes with each
-        query, a single query (a string) with each image. The results are in the order of the lists and equal
-        those of `segment`, up to rounding.
+        query, and is read once, as a `Session` does; a single query (a string) goes with each image. The results are in the
+        order of the lists and equal those of `segment`, up to rounding.
         """
-        pictures, texts = _pair(images, queries)
         check_threshold(threshold)
+        if not isinstance(images, list | tuple) and isinstance(queries, list | tuple) and len(queries) > 1:
+            with self.open(images) as session:
+                return session.segment_many(queries, threshold=threshold)
+        pictures, texts = _pair(images, queries)
         if not texts:
             return []
         processor = self.model.processor

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from modified_lisa.errors import ConfigError
 from modified_lisa.images import ImageSource, read_image
 from modified_lisa.inference.answer import Answer, answer_of
-from modified_lisa.inference.runner import StateHolder
+from modified_lisa.inference.runner import ROOM, StateHolder
 from modified_lisa.inference.segmentation import Segmentation, check_threshold
 from modified_lisa.model.answers.conversation import Conversation
 from modified_lisa.model.answers.generation import check_answers
@@ -46,7 +48,7 @@ class Session(StateHolder):
     def segment_many(
         self, queries: list[str] | tuple[str, ...], *, threshold: float = 0.0
     ) -> list[Segmentation]:
-        """Answer several queries in one go, each unaware of the others.
+        """Answer several queries in as few goes as their length allows, each unaware of the others.
 
         Raises:
             ConfigError: an empty query, a threshold that is not a finite number, or a closed session.
@@ -58,17 +60,17 @@ class Session(StateHolder):
             raise ConfigError(f"got a {type(queries).__name__} as the queries; give a list")
         if not queries:
             return []
-        inputs = self._segmenter.model.processor.queries(queries)
-        with self._segmenter.runner.lock:
-            logits, iou = self._segmenter.runner.answer(self, inputs)
+        runner = self._segmenter.runner
+        logits: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
+        for inputs in self._segmenter.model.processor.queries_in_rows(queries, ROOM):
+            with runner.lock:
+                masks, iou = runner.answer(self, inputs)
+            logits += masks.split(inputs.seg_counts)
+            scores += iou.split(inputs.seg_counts)
         count = len(queries)
         return self._segmenter.results(
-            [self._picture] * count,
-            list(queries),
-            [self._frame] * count,
-            logits.split(inputs.seg_counts),
-            iou.split(inputs.seg_counts),
-            threshold,
+            [self._picture] * count, list(queries), [self._frame] * count, logits, scores, threshold
         )
 
     def ask(

@@ -154,10 +154,24 @@ class LisaProcessor:
 
     def queries(self, texts: Sequence[str]) -> QueryInputs:
         """What follows the image in the prompts of ``texts``, in one row."""
+        (together,) = self.queries_in_rows(texts)
+        return together
+
+    def queries_in_rows(self, texts: Sequence[str], longest: int | None = None) -> list[QueryInputs]:
+        """As `queries`, in as many rows as it takes for none to have more than ``longest`` tokens, but for a query that is
+        longer by itself."""
         if not texts:
             raise ConfigError("got no queries; give at least one text")
-        prompts = [self.encode(text) for text in texts]
-        rows = [prompt[prompt.index(self.image_token_id) + self.image_tokens :] for prompt in prompts]
+        together: list[list[list[int]]] = [[]]
+        for prompt in map(self.encode, texts):
+            query = prompt[prompt.index(self.image_token_id) + self.image_tokens :]
+            before = sum(map(len, together[-1]))
+            if before and longest is not None and before + len(query) > longest:
+                together.append([])
+            together[-1].append(query)
+        return [self._in_a_row(queries) for queries in together]
+
+    def _in_a_row(self, rows: list[list[int]]) -> QueryInputs:
         tokens = [
             (token, token == self.seg_token_id, group, place)
             for group, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""The frozen part of a training step as CUDA graphs: `prefix.split_forward`, captured.
+"""A training step's parts as CUDA graphs; here the frozen ones, `prefix.split_forward` and the encoders.
 
 At batch 1 the tokens from ``<SEG>`` on are few, and Python's launches of their forward and backward passes
 would take longer than the passes themselves.
@@ -15,8 +15,9 @@ from modified_lisa.model.fused import fused
 from modified_lisa.model.graphs import Graphs, bucket
 from modified_lisa.model.merged import merge_projections
 from modified_lisa.model.prefix import Keys, run_prefix, run_rest, split_forward
+from modified_lisa.training.captured_parts import capture_part, release_part
 
-__all__ = ["CapturedSplit", "capture_frozen_parts", "release_frozen_parts"]
+__all__ = ["CapturedSplit", "capture_parts", "release_parts"]
 
 LONGEST_REST = 64
 """Tokens from the first ``<SEG>`` on; a batch whose texts differ more is run without graphs."""
@@ -103,7 +104,7 @@ class CapturedSplit:
         return self._rest[key]
 
 
-def capture_frozen_parts(model: Any) -> str:
+def capture_parts(model: Any) -> str:
     """Let ``model`` train with captured graphs where that is valid; says in words what was done and why."""
     obstacle = why_not_captured(model)
     if obstacle:
@@ -111,15 +112,23 @@ def capture_frozen_parts(model: Any) -> str:
     if not model.frozen_prefix:
         return "the prompt depends on trained weights (LoRA, a trained projector, or the sam source): full backward pass"
     model.split_forward = CapturedSplit(model)
-    if not getattr(model.config, "train_vision", False):
-        capture_encoders(model)
+    capture_encoders(model)
+    for part in _trained_parts(model):
+        capture_part(part)
     return "the prompt before <SEG> needs no gradient: captured as CUDA graphs"
 
 
-def release_frozen_parts(model: Any) -> None:
-    """The opposite of `capture_frozen_parts`: the plain functions again, and the graphs' memory freed."""
+def release_parts(model: Any) -> None:
+    """The opposite of `capture_parts`: the plain functions again, and the graphs' memory freed."""
     model.split_forward = split_forward
     model.vision.__dict__.pop("frozen", None)
+    for part in _trained_parts(model):
+        release_part(part)
+
+
+def _trained_parts(model: Any) -> list[torch.nn.Module]:
+    bridge = getattr(model.vision, "bridge", None)
+    return [model.mask_head] if bridge is None else [bridge, model.mask_head]
 
 
 def capture_encoders(model: Any) -> None:

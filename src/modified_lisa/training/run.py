@@ -21,7 +21,7 @@ from modified_lisa.model.feature_cache import FeatureCache
 from modified_lisa.model.lisa import ModifiedLISA
 from modified_lisa.model.sharding import check_can_shard, shard_frozen
 from modified_lisa.model.sources import resolve_name
-from modified_lisa.training.captured import capture_frozen_parts
+from modified_lisa.training.captured import capture_parts
 from modified_lisa.training.loop import Trainer
 from modified_lisa.training.report import make_accelerator, wants_sharding
 from modified_lisa.training.resume import find_checkpoint, seed_everything
@@ -86,7 +86,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
             )
             accelerator.print(f"{said}. No CUDA graphs with it")
         else:
-            accelerator.print(capture_frozen_parts(model))
+            accelerator.print(capture_parts(model))
         with deterministic(), _alone(config, accelerator):
             cache = _open_cache(config, accelerator, model, sets)
             return Trainer(

@@ -168,6 +168,7 @@ def test_agreement():
     found = compare([mask, other], [mask, mask])
     assert found["max_difference"] == pytest.approx(1.0)
     assert (found["min_iou"], found["mean_iou"]) == (0.5, 0.75)
+    assert found["max_changed"] == 0.25  # one cell of four
     with pytest.raises(ModelLoadError, match="not finite"):
         compare([mask * float("nan")], [mask])
 

@@ -25,8 +25,8 @@ def test_queries_of_a_session_equal_whole_prompts(options):
             torch.testing.assert_close(logits[:4], whole, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(iou[:4], whole_iou, rtol=1e-4, atol=1e-4)
         alone = [session.segment(query) for query in QUERIES]
-    together = segmenter.segment_batch(image, QUERIES)
-    for one, other in zip(alone, together, strict=True):
+    whole_prompts = segmenter.segment_batch([image] * 3, QUERIES)
+    for one, other in zip(alone, whole_prompts, strict=True):
         assert (one.masks == other.masks).mean() > 0.999
         assert one.text == other.text
 
@@ -39,6 +39,31 @@ def test_the_image_is_encoded_once():
         session.segment("the red one")
         assert session.segment_many(QUERIES)[1].masks.shape[0] == 2
     assert len(calls) == 1
+
+
+def test_many_queries_about_one_image_encode_it_once():
+    segmenter = Segmenter(tiny_model())
+    image = picture(50, 90)
+    queries = [
+        *QUERIES,
+        30 * "and so on " + "to the end",
+        *QUERIES,
+        *(f"number {number}" for number in range(12)),
+    ]
+    rows = segmenter.model.processor.queries_in_rows(queries, 128)
+    assert [count for row in rows for count in row.seg_counts] == [1, 2, 1, 1, 1, 2, 1, *[1] * 12]
+    assert all(row.length <= 128 or len(row.seg_counts) == 1 for row in rows)
+    assert any(row.length > 128 for row in rows)
+    assert any(len(row.seg_counts) > 3 for row in rows)
+    wanted = [segmenter.segment(image, query) for query in queries]
+    calls = []
+    segmenter.model.vision.register_forward_hook(lambda *_: calls.append(1))
+    found = segmenter.segment_batch(image, queries)
+    assert len(calls) == 1
+    assert [one.text for one in found] == queries
+    for one, other in zip(found, wanted, strict=True):
+        assert one.masks.shape == other.masks.shape
+        assert (one.masks == other.masks).mean() > 0.999
 
 
 def test_two_sessions_do_not_mix():

@@ -1,5 +1,6 @@
 """NF4 matrices in this package's order stand for bitsandbytes' weights, bit by bit."""
 
+import contextlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ from bitsandbytes.nn import Linear4bit, Params4bit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modified_lisa.model.nf4 import few_tokens, lookup
+from modified_lisa.model.nf4 import decoding, few_tokens, linear, lookup
 from modified_lisa.model.nf4.ahead import DecodeAhead, current
 from modified_lisa.model.nf4.compact import compact
 from modified_lisa.model.nf4.linear import NF4Linear, merge_nf4, suits
@@ -175,6 +176,25 @@ def test_columns_are_cut_into_parts_that_are_there(tiles, groups, processors, bl
     parts = few_tokens.parts_of(few_tokens.ROWS * tiles, GROUP * groups, processors, blocks)
     assert parts in few_tokens.PARTS
     assert parts <= groups
+
+
+def test_where_decoding_cannot_be_compiled_bitsandbytes_multiplies(monkeypatch, caplog):
+    def missing(*_):
+        raise OSError("libnvrtc.so.13 is not installed")
+
+    monkeypatch.setattr(decoding, "compile_cubin", missing)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(linear, "why_not_bf16", lambda device: None)
+    for cached in (decoding.why_not_decoded, decoding._kernel):
+        cached.cache_clear()
+    model = torch.nn.Sequential(linear4bit(128, 128), linear4bit(64, 128))
+    with caplog.at_level("INFO"):
+        assert linear.use_fast_nf4(model) == (0, 2)
+    assert (
+        "2 by bitsandbytes (a kernel could not be compiled: libnvrtc.so.13 is not installed)" in caplog.text
+    )
+    decoding.why_not_decoded.cache_clear()
 
 
 def test_a_narrow_matrix_is_cut_and_a_wide_one_is_not():

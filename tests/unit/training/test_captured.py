@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from factory import picture, tiny_model
-from modified_lisa.training import captured
-from modified_lisa.training.captured import capture_frozen_parts, release_frozen_parts
-from static_calls import StaticCalls
+from modified_lisa.training import captured, captured_parts
+from modified_lisa.training.captured import capture_parts, release_parts
+from static_calls import StaticCalls, static_graphed
 
 BATCHES = [
     ["the red one"],
@@ -23,13 +23,21 @@ def _without_graphs(monkeypatch):
     monkeypatch.setattr(captured, "Graphs", StaticCalls)
     monkeypatch.setattr(captured, "why_not_captured", lambda model: None)
     monkeypatch.setattr(captured, "fused", lambda model: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda function, sample, pool: function)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", static_graphed)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+
+
+def learn(model, texts) -> None:
+    """From all that a training learns from: masks and predicted IoU."""
+    found = model([picture(30 + 9 * row, 50, seed=row) for row in range(len(texts))], texts)
+    both = zip(found["pred_masks"], found["iou_predictions"], strict=True)
+    sum(mask.square().mean() + iou.square().sum() for mask, iou in both).backward()
 
 
 def gradients(model, texts):
     model.zero_grad()
-    masks = model([picture(30 + 9 * row, 50, seed=row) for row in range(len(texts))], texts)["pred_masks"]
-    sum(mask.square().mean() for mask in masks).backward()
+    learn(model, texts)
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -56,7 +64,7 @@ def test_it_gives_the_states_and_gradients_of_plain_training_in_float64(state):
         return states.detach(), model.seg_embedding.row.grad.clone()
 
     wanted = [run(texts) for texts in BATCHES]
-    capture_frozen_parts(model)
+    capture_parts(model)
     for _ in range(2):
         for texts, expected in zip(BATCHES, wanted, strict=True):
             torch.testing.assert_close(run(texts), expected, rtol=1e-9, atol=1e-12)
@@ -68,11 +76,11 @@ def test_it_gives_the_states_and_gradients_of_plain_training_in_float64(state):
 def test_it_gives_the_gradients_of_plain_training(options):
     model = tiny_model(**options).train()
     wanted = [gradients(model, texts) for texts in BATCHES]
-    assert "captured" in capture_frozen_parts(model)
+    assert "captured" in capture_parts(model)
     for _ in range(2):  # the second time every buffer has been used by other batches
         for texts, expected in zip(BATCHES, wanted, strict=True):
             check_alike(gradients(model, texts), expected)
-    release_frozen_parts(model)
+    release_parts(model)
     check_alike(gradients(model, BATCHES[0]), wanted[0])
 
 
@@ -82,13 +90,13 @@ def test_it_gives_the_gradients_of_plain_training(options):
 def test_where_the_prompt_depends_on_trained_weights_it_says_so(options):
     model = tiny_model(**options)
     plain = model.split_forward
-    assert "full backward pass" in capture_frozen_parts(model)
+    assert "full backward pass" in capture_parts(model)
     assert model.split_forward is plain
 
 
 def test_masks_without_a_gradient_do_not_touch_what_training_keeps():
     model = tiny_model().train()
-    capture_frozen_parts(model)
+    capture_parts(model)
     calls = []
     model.vision.encoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     with torch.no_grad():
@@ -99,7 +107,7 @@ def test_masks_without_a_gradient_do_not_touch_what_training_keeps():
 
 def test_keys_that_found_no_room_can_be_asked_for_again(monkeypatch):
     model = tiny_model().train()
-    capture_frozen_parts(model)
+    capture_parts(model)
     gradients(model, BATCHES[0])
     makes = torch.Tensor.new_zeros
 
@@ -111,5 +119,39 @@ def test_keys_that_found_no_room_can_be_asked_for_again(monkeypatch):
         model.split_forward._reserve(model.language_model, torch.zeros(9, 3, 64), 9, 640)
     monkeypatch.setattr(torch.Tensor, "new_zeros", makes)
     given = gradients(model, BATCHES[1])
-    release_frozen_parts(model)
+    release_parts(model)
     check_alike(given, gradients(model, BATCHES[1]))
+
+
+def test_a_step_of_several_batches_sums_their_gradients():
+    model = tiny_model(train_mask_decoder=True).train()
+
+    def summed(groups):
+        model.zero_grad()
+        for texts in groups:
+            learn(model, texts)
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    groups = [["the red one"], ["the blue one"], ["what rolls?", "two of <SEG>"], ["what flies?"]]
+    wanted = summed(groups)
+    capture_parts(model)
+    for _ in range(2):
+        check_alike(summed(groups), wanted)
+
+
+def test_what_trains_is_seen_where_it_was_changed_and_only_a_few_shapes_are_kept():
+    model = tiny_model().train()
+    capture_parts(model)
+    texts = ["the red one"]
+    before = gradients(model, texts)
+    with torch.no_grad():
+        for weight in model.vision.bridge.parameters():
+            weight.mul_(1.5)
+    changed = gradients(model, texts)
+    release_parts(model)
+    check_alike(changed, gradients(model, texts))
+    assert any((changed[name] - value).norm() > 0.01 * value.norm() for name, value in before.items())
+    capture_parts(model)
+    for count in range(1, 8):
+        gradients(model, ["the red one"] * count)
+    assert len(model.mask_head.forward._graphs) == captured_parts.KEEP == model.mask_head.forward._pool.graphs
