@@ -21,7 +21,9 @@ def test_seg_is_appended_where_missing_and_left_where_it_stands() -> None:
     assert with_seg("  a\n b <SEG>") == "a b <SEG>"
 
 
-@pytest.mark.parametrize("query", ["", "   ", "<SEG>", " <SEG> <SEG>", "a\ud800b", None, 3])
+@pytest.mark.parametrize(
+    "query", ["", "   ", "<SEG>", " <SEG> <SEG>", "a\ud800b", "\udfff", "it \udc00", None, 3]
+)
 def test_a_query_that_is_not_words_is_refused(query: object) -> None:
     with pytest.raises(ConfigError):
         with_seg(query)  # type: ignore[arg-type]

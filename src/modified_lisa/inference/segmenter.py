@@ -20,6 +20,7 @@ from modified_lisa.inference.segmentation import Segmentation, check_threshold
 from modified_lisa.inference.session import Session
 from modified_lisa.model.availability import why_not_captured
 from modified_lisa.model.graphs import bucket
+from modified_lisa.prompts import with_seg
 
 if TYPE_CHECKING:
     from modified_lisa.model.lisa import ModifiedLISA
@@ -61,7 +62,8 @@ class Segmenter:
         """Do now what the first calls would do: compile, and capture graphs.
 
         Args:
-            query_tokens: lengths of prompts up to the image and this many tokens are prepared.
+            query_tokens: lengths of prompts up to the image and this many tokens are prepared, and those of a session's
+                queries, one at a time; several at once are captured at the first call with their number and length.
             batch_sizes: numbers of images, each rounded up to a power of two.
 
         Returns the seconds that it took; 0 where there is nothing to warm up (no CUDA device, or
@@ -135,11 +137,13 @@ class Segmenter:
     ) -> list[Segmentation]:
         """Answer one query about each image, all in one forward pass; memory grows with their number.
 
-        ``images`` and ``queries`` are lists of one length. A single image (not in a list) goes with each
-        query, and is read once, as a `Session` does; a single query (a string) goes with each image. The results are in the
+        ``images`` and ``queries`` are lists of one length. A single query (a string) goes with each image. A single image (not
+        in a list) goes with each query, and is read once, in a `Session` of its own. The results are in the
         order of the lists and equal those of `segment`, up to rounding.
         """
         check_threshold(threshold)
+        for text in queries if isinstance(queries, list | tuple) else [queries]:
+            with_seg(text)  # raises for what is no query before a GPU is put to work
         if not isinstance(images, list | tuple) and isinstance(queries, list | tuple) and len(queries) > 1:
             with self.open(images) as session:
                 return session.segment_many(queries, threshold=threshold)

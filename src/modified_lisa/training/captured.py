@@ -5,6 +5,7 @@ would take longer than the passes themselves.
 """
 
 import contextlib
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from modified_lisa.model.fused import fused
 from modified_lisa.model.graphs import Graphs, bucket
 from modified_lisa.model.merged import merge_projections
 from modified_lisa.model.prefix import Keys, run_prefix, run_rest, split_forward
-from modified_lisa.training.captured_parts import capture_part, release_part
+from modified_lisa.training.captured_parts import capture_part, free_parts
 
 __all__ = ["CapturedSplit", "capture_parts", "release_parts"]
 
@@ -64,8 +65,10 @@ class CapturedSplit:
         config = language_model.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # Freed before its larger successor is made, for which there may be no room.
+        # Freed before its larger successor is made, for which there may be no room; torch's graphs with a way back are
+        # garbage in a circle.
         self._keys, self._shape = None, (0, 0)
+        gc.collect()
         shape = (most[0], heads, most[1], width)
         pairs = tuple(
             (embeds.new_zeros(shape), embeds.new_zeros(shape)) for _ in range(config.num_hidden_layers)
@@ -122,8 +125,7 @@ def release_parts(model: Any) -> None:
     """The opposite of `capture_parts`: the plain functions again, and the graphs' memory freed."""
     model.split_forward = split_forward
     model.vision.__dict__.pop("frozen", None)
-    for part in _trained_parts(model):
-        release_part(part)
+    free_parts(*_trained_parts(model))
 
 
 def _trained_parts(model: Any) -> list[torch.nn.Module]:

@@ -3,7 +3,7 @@
 At batch 1 they are some thousand small kernels, which Python launches more slowly than a GPU runs them.
 """
 
-from collections import OrderedDict
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch.utils import _pytree as pytree
 
 from modified_lisa.model.graphs import Pool
 
-__all__ = ["CapturedPart", "capture_part", "release_part"]
+__all__ = ["CapturedPart", "capture_part", "free_parts"]
 
 KEEP = 4
-"""Combinations of shapes that are kept; the one that was not used for longest goes first."""
+"""Combinations of shapes that are captured, the first that come; others run plainly, and none is captured again and again."""
 
 
 def capture_part(module: nn.Module) -> None:
@@ -24,13 +24,16 @@ def capture_part(module: nn.Module) -> None:
     module.__dict__["forward"] = CapturedPart(module)
 
 
-def release_part(module: nn.Module) -> None:
+def free_parts(*modules: nn.Module) -> None:
     """The opposite of `capture_part`; frees the graphs' memory."""
-    module.__dict__.pop("forward", None)
+    for module in modules:
+        module.__dict__.pop("forward", None)
+    gc.collect()  # torch makes a class for each set of graphs, which is garbage in a circle
 
 
 class CapturedPart:
-    """A module's forward, captured at the first call with each combination of shapes; tensors, or lists of them, to tensors.
+    """A module's forward, captured at the first call with each of `KEEP` combinations of shapes; tensors, or lists of them,
+    to tensors.
 
     What trains is updated in place between calls, which the graphs see; it may not be moved. The results, and the
     gradients of the inputs, are overwritten by the next call and its way back, as those of any graph. What only a result
@@ -43,7 +46,7 @@ class CapturedPart:
         self._capturing = False
         self._pool = Pool()
         # Sets of graphs are never replayed between another's forward and backward, so that one memory serves all.
-        self._graphs: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+        self._graphs: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *inputs: Any) -> Any:
         given = pytree.tree_leaves(inputs)
@@ -55,20 +58,19 @@ class CapturedPart:
             tuple(weight.data_ptr() for weight in trained.values()),
         )
         if key not in self._graphs:
+            if len(self._graphs) == KEEP:
+                return self._plain(*inputs)
             self._graphs[key] = self._captured(inputs, trained)
-        self._graphs.move_to_end(key)
         return self._graphs[key](*inputs, *_OwnGradients.apply(*trained.values()))
 
     def _captured(self, inputs: tuple[Any, ...], trained: dict[str, nn.Parameter]) -> Callable[..., Any]:
-        while len(self._graphs) >= KEEP:
-            self._graphs.popitem(last=False)
-            self._pool.graphs -= 1
+        count = len(inputs)  # and not the inputs, whose graph would live as long as this
 
         def run(*given: Any) -> Any:
-            weights = dict(zip(trained, given[len(inputs) :], strict=True))
+            weights = dict(zip(trained, given[count:], strict=True))
             self._capturing = True
             try:
-                return torch.func.functional_call(self._module, weights, given[: len(inputs)])
+                return torch.func.functional_call(self._module, weights, given[:count])
             finally:
                 self._capturing = False
 

@@ -7,6 +7,7 @@ import torch
 
 from factory import picture, tiny_model
 from modified_lisa import Segmenter
+from modified_lisa.errors import ConfigError
 from modified_lisa.inference import runner as runners
 from static_calls import StaticCalls
 
@@ -33,6 +34,41 @@ def test_batches_of_any_size_give_what_plain_calls_give(segmenter, count):
     lengths = {key[0][1] for key in segmenter.runner._forward.kept}
     assert all(length % 32 == 0 for length in lengths)
     assert all(key[0][0] in (1, 2, 4, 8, 16) for key in segmenter.runner._forward.kept)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 21])
+def test_pictures_seen_while_the_words_are_read_give_what_plain_calls_give(segmenter, count):
+    images = [picture(40 + 7 * (row % 4), 60, seed=row) for row in range(count)]
+    queries = [QUERIES[row % 3] for row in range(count)]
+    wanted = Segmenter(segmenter.model, fast=False).segment_batch(images, queries)
+    seen = []
+    segmenter.model.vision.register_forward_hook(lambda *_: seen.append(1))
+    for _ in range(2):
+        for one, other in zip(segmenter.segment_batch(images, queries), wanted, strict=True):
+            assert one.text == other.text
+            assert one.masks.shape == other.masks.shape
+            assert (one.masks == other.masks).mean() > 0.999
+    parts = {1: 1, 2: 1, 3: 2, 21: 3}[count]
+    assert len(seen) == 2 * parts, "each part of the batch is seen once"
+
+
+def test_a_query_that_cannot_be_put_leaves_the_next_one_alone(segmenter):
+    wanted = segmenter.segment(picture(seed=1), QUERIES[0])
+    with pytest.raises(ConfigError, match="stands for the image"):
+        segmenter.segment(picture(seed=2), f"what is {segmenter.model.processor.image_token}?")
+    assert (segmenter.segment(picture(seed=1), QUERIES[0]).masks == wanted.masks).all()
+
+
+@pytest.mark.parametrize(
+    "queries", ["", ["the ball", " "], ["the ball", "\udfff"], ["the ball", 3]], ids=repr
+)
+def test_what_is_no_query_is_refused_before_anything_runs(segmenter, queries):
+    seen = []
+    segmenter.model.vision.register_forward_hook(lambda *_: seen.append(1))
+    for images in (picture(), [picture(), picture()]):
+        with pytest.raises(ConfigError, match="query"):
+            segmenter.segment_batch(images, queries)
+    assert not seen
 
 
 def test_sessions_take_turns_with_one_set_of_buffers(segmenter):

@@ -141,6 +141,26 @@ def test_a_missing_image_is_refused(segmenter):
         segmenter.segment("no-such.jpg", "it")
 
 
+@pytest.mark.parametrize("where", ["masks", "scores"])
+def test_the_answer_that_is_not_finite_is_named(segmenter, where):
+    image = picture()
+    frame = segmenter.model.processor.frame(*image.shape[:2])
+    parts = {
+        "masks": [torch.zeros(1, 64, 64) for _ in range(3)],
+        "scores": [torch.zeros(1) for _ in range(3)],
+    }
+    parts[where][1].fill_(float("inf"))
+    with pytest.raises(ModelLoadError, match="answer to 'the second' is not finite"):
+        segmenter.results(
+            [image] * 3,
+            ["the first", "the second", "the third"],
+            [frame] * 3,
+            parts["masks"],
+            parts["scores"],
+            0.0,
+        )
+
+
 def test_an_answer_that_is_not_finite_is_no_empty_mask():
     model = tiny_model()
     with torch.no_grad():

@@ -1,6 +1,8 @@
 """What captured training does around its graphs, with plain calls in their place: the gradients of plain training."""
 
 import contextlib
+import gc
+import weakref
 
 import pytest
 import torch
@@ -101,8 +103,10 @@ def test_masks_without_a_gradient_do_not_touch_what_training_keeps():
     model.vision.encoder.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     with torch.no_grad():
         before = model([picture()], ["the red one"])["pred_masks"][0]
+    assert not model.mask_head.forward._graphs, "nothing is captured for it"
     torch.testing.assert_close(model([picture()], ["the red one"])["pred_masks"][0].detach(), before)
     assert len(calls) == 2
+    assert len(model.mask_head.forward._graphs) == len(model.vision.bridge.forward._graphs) == 1
 
 
 def test_keys_that_found_no_room_can_be_asked_for_again(monkeypatch):
@@ -152,6 +156,41 @@ def test_what_trains_is_seen_where_it_was_changed_and_only_a_few_shapes_are_kept
     check_alike(changed, gradients(model, texts))
     assert any((changed[name] - value).norm() > 0.01 * value.norm() for name, value in before.items())
     capture_parts(model)
-    for count in range(1, 8):
-        gradients(model, ["the red one"] * count)
-    assert len(model.mask_head.forward._graphs) == captured_parts.KEEP == model.mask_head.forward._pool.graphs
+    wanted = {}
+    for count in (*range(1, 8), 7):
+        given = gradients(model, ["the red one"] * count)
+        check_alike(given, wanted.setdefault(count, given))
+    assert len(model.mask_head.forward._graphs) == captured_parts.KEEP
+    release_parts(model)
+    check_alike(gradients(model, ["the red one"] * 7), wanted[7])
+
+
+def test_releasing_leaves_nothing_and_frees_the_graphs():
+    model = tiny_model().train()
+    plain = model.split_forward
+    capture_parts(model)
+    gradients(model, BATCHES[0])
+    graphs = [weakref.ref(part.forward) for part in (model.vision.bridge, model.mask_head)]
+    assert all(graph()._graphs for graph in graphs)
+    gc.disable()  # what is garbage in a circle is freed at once all the same
+    try:
+        release_parts(model)
+    finally:
+        gc.enable()
+    assert [graph() for graph in graphs] == [None, None]
+    assert model.split_forward is plain
+    for name, module in model.named_modules():
+        assert not {"forward", "frozen"} & set(module.__dict__), name
+
+
+def test_weights_in_another_place_are_captured_anew():
+    model = tiny_model().train()
+    capture_parts(model)
+    gradients(model, BATCHES[0])
+    for part in (model.vision.bridge, model.mask_head):
+        for weight in part.parameters():
+            weight.data = 1.25 * weight.data
+    moved = gradients(model, BATCHES[0])
+    assert len(model.mask_head.forward._graphs) == 2
+    release_parts(model)
+    check_alike(moved, gradients(model, BATCHES[0]))

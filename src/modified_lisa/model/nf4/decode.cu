@@ -40,7 +40,7 @@ __device__ __forceinline__ uint2 look_up(uint4 low, uint4 high, uint lower, uint
   return make_uint2(permute(l, h, 0x5140), permute(l, h, 0x7362));
 }
 
-__device__ const float values[16] = {VALUES};
+__device__ const __align__(8) float values[16] = {VALUES};  // read two by two
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 decode(const byte* __restrict__ codes, const byte* __restrict__ scale_codes, const float* __restrict__ scale_scales,
