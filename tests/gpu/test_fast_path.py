@@ -174,6 +174,12 @@ def test_graphs_give_the_masks_of_plain_calls(model, sixteen):
                 assert error(fast, wanted) < (0.15 if model.config.quantization == "fp8" else 0.05)
                 masks.append([(each > 0).cpu().numpy() for each in (fast, wanted, truth)])
                 torch.testing.assert_close(fast_iou, wanted_iou, rtol=0, atol=0.02)
+                # The same graphs, the first of them before the words are read.
+                given = images[:count], QUERIES[:count]
+                parts = (each.split(inputs.seg_counts) for each in (fast, fast_iou))
+                ready = segmenter.results(*given, inputs.frames, *parts, 0.0)
+                for one, other in zip(segmenter.segment_batch(*given), ready, strict=True):
+                    assert (one.masks != other.masks).mean() < 0.001
     check_masks(model, masks)
 
 
@@ -235,12 +241,13 @@ def test_captured_training_is_no_farther_from_float32_than_plain_training(model)
     exact = in_float32(model)
     images = [picture(seed=row) for row in range(2)]
 
-    def gradients(of: ModifiedLISA, texts: list[str]) -> torch.Tensor:
+    def gradients(of: ModifiedLISA, *batches: list[str]) -> torch.Tensor:
         of.train()
         of.zero_grad()
-        found = of(images[: len(texts)], texts)
-        both = zip(found["pred_masks"], found["iou_predictions"], strict=True)
-        sum(mask.square().mean() + iou.square().sum() for mask, iou in both).backward()
+        for texts in batches:
+            found = of(images[: len(texts)], texts)
+            both = zip(found["pred_masks"], found["iou_predictions"], strict=True)
+            sum(mask.square().mean() + iou.square().sum() for mask, iou in both).backward()
         weights = [weight for weight in of.parameters() if weight.requires_grad]
         grads = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]).double()
         of.eval()
@@ -261,6 +268,7 @@ def test_captured_training_is_no_farther_from_float32_than_plain_training(model)
         reference, ordinary = gradients(exact, texts), gradients(model, texts)
         capture_parts(model)
         first, again = gradients(model, texts), gradients(model, texts)
+        assert error(gradients(model, texts, texts), 2 * first) < 1e-3, "a step of two batches sums"
         release_parts(model)
         plain.append(error(ordinary, reference))
         captured.append(error(first, reference))
