@@ -1,5 +1,6 @@
 """Images and queries -> the tensors that `ModifiedLISA` takes. Holds no weights; workers can pickle it."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass, replace
@@ -172,15 +173,17 @@ class LisaProcessor:
         return [self._in_a_row(queries) for queries in together]
 
     def _in_a_row(self, rows: list[list[int]]) -> QueryInputs:
-        tokens = [
-            (token, token == self.seg_token_id, group, place)
-            for group, row in enumerate(rows)
-            for place, token in enumerate(row)
-        ]
-        segs = [place for place, token in enumerate(tokens) if token[1]]
+        lengths = [len(row) for row in rows]
+        begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
+        words = np.empty((4, sum(lengths)), np.int64)
+        words[0] = list(itertools.chain.from_iterable(rows))
+        words[1] = words[0] == self.seg_token_id
+        words[2] = np.repeat(np.arange(len(rows)), lengths)
+        words[3] = np.arange(sum(lengths)) - begins
+        segs = np.flatnonzero(words[1])
         return QueryInputs(
-            words=whole_numbers(list(zip(*tokens, strict=True))),
-            marks=whole_numbers([segs, [tokens[place][3] == 0 for place in segs]]),
+            words=torch.from_numpy(words),
+            marks=torch.from_numpy(np.stack((segs, words[3, segs] == 0)).astype(np.int64)),
             seg_counts=[row.count(self.seg_token_id) for row in rows],
         )
 
