@@ -1,6 +1,6 @@
 """Masks drawn on an image, in colours that stay apart for colour-blind people and on any background."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import cv2
 import numpy as np
@@ -45,6 +45,10 @@ def draw_masks(
     Returns:
         uint8 (H, W, 3), RGB.
     """
+    try:
+        colours = tuple(colours)
+    except TypeError as error:
+        raise ConfigError(f"colours is {colours!r:.80}; give a list of (red, green, blue)") from error
     if not colours:
         raise ConfigError("colours is empty; give at least one (red, green, blue)")
     for given in colours:
@@ -52,7 +56,7 @@ def draw_masks(
             raise ConfigError(
                 f"a colour is {given!r:.80}; give (red, green, blue), whole numbers from 0 to 255"
             )
-    if not 0 <= alpha <= 1:
+    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha!r}; it must be from 0 (no tint) to 1 (all tint)")
     drawn = image.copy()
     for index, mask in enumerate(masks):

@@ -40,7 +40,8 @@ class Segmentation:
     size: tuple[int, int]
     """(H, W) of the user's image."""
     image: NDArray[np.uint8] | None = field(default=None, repr=False)
-    """uint8 (H, W, 3), RGB: the user's image, which `overlay` draws on; None if it was not kept."""
+    """uint8 (H, W, 3), RGB: the user's image, which `overlay` draws on; None if it was not kept. Answers about one image
+    share it, so that it cannot be written to; copy it to draw."""
 
     def __post_init__(self) -> None:
         masks, scores = self.masks, self.scores
@@ -163,10 +164,10 @@ class Segmentation:
         ``scores`` and ``text``. Written atomically; missing folders are made.
 
         Raises:
-            ConfigError: another ending.
+            ConfigError: another ending; a folder of this name, or a file where its folder should be.
         """
         path = Path(path)
-        ending = check_ending(path)
+        ending = _check_path(path)
         if ending == ".json":
             return write_json(path, self.to_dict())
         if ending == ".npz":
@@ -196,12 +197,18 @@ def check_ending(path: Path) -> str:
     return ending
 
 
-def check_output(path: Path, image: str | os.PathLike[str]) -> None:
-    """ConfigError if an answer about the file ``image`` cannot be saved to ``path``, or would replace it."""
-    check_ending(path)
+def _check_path(path: Path) -> str:
+    """`check_ending`, of a file that can be written."""
+    ending = check_ending(path)
     if path.is_dir():
         raise ConfigError(f"cannot save to {str(path)!r}: it is a folder; name a file")
     check_folder("the folder of the output", path.parent)
+    return ending
+
+
+def check_output(path: Path, image: str | os.PathLike[str]) -> None:
+    """ConfigError if an answer about the file ``image`` cannot be saved to ``path``, or would replace it."""
+    _check_path(path)
     if path.exists() and Path(image).exists() and path.samefile(image):
         raise ConfigError(
             f"cannot save to {str(path)!r}: it is the image itself, which would be lost; name another file"

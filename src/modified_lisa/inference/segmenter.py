@@ -17,7 +17,7 @@ from modified_lisa.inference.answer import Answer, answer_of
 from modified_lisa.inference.fetching import fetch_masks
 from modified_lisa.inference.runner import GraphRunner, PlainRunner
 from modified_lisa.inference.segmentation import Segmentation, check_threshold
-from modified_lisa.inference.session import Session
+from modified_lisa.inference.session import Session, query_rows
 from modified_lisa.model.availability import why_not_captured
 from modified_lisa.model.graphs import bucket
 from modified_lisa.prompts import with_seg
@@ -145,8 +145,9 @@ class Segmenter:
         for text in queries if isinstance(queries, list | tuple) else [queries]:
             with_seg(text)  # raises for what is no query before a GPU is put to work
         if not isinstance(images, list | tuple) and isinstance(queries, list | tuple) and len(queries) > 1:
+            rows = query_rows(self.model.processor, queries)
             with self.open(images) as session:
-                return session.segment_many(queries, threshold=threshold)
+                return session.answer_rows(queries, rows, threshold)
         pictures, texts = _pair(images, queries)
         if not texts:
             return []
@@ -212,7 +213,7 @@ class Segmenter:
         if not texts:
             return []
         with torch.inference_mode():
-            masks, sums, values = fetch_masks(frames, logits, scores, threshold)
+            masks, sums, values = fetch_masks(frames, logits, scores, float(threshold))
         if not np.isfinite(np.concatenate((sums, *values))).all():
             wrong = next(
                 text
@@ -225,9 +226,16 @@ class Segmenter:
             )
         parts = zip(pictures, texts, masks, values, strict=True)
         return [
-            Segmentation(mask, score.clip(0, 1), text, picture.shape[:2], picture)
+            Segmentation(mask, score.clip(0, 1), text, picture.shape[:2], _read_only(picture))
             for picture, text, mask, score in parts
         ]
+
+
+def _read_only(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Several answers share one picture: who draws into one's must not draw into the others'."""
+    view = picture.view()
+    view.setflags(write=False)
+    return view
 
 
 def _pair(images: Any, queries: Any) -> tuple[list[NDArray[np.uint8]], list[str]]:

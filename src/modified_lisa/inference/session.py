@@ -1,6 +1,6 @@
 """Many queries about one image: the image is read once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +13,18 @@ from modified_lisa.inference.segmentation import Segmentation, check_threshold
 from modified_lisa.model.answers.conversation import Conversation
 from modified_lisa.model.answers.generation import check_answers
 from modified_lisa.model.answers.words import TextStream
+from modified_lisa.model.inputs import QueryInputs
+from modified_lisa.model.processor import LisaProcessor
 
 if TYPE_CHECKING:
     from modified_lisa.inference.segmenter import Segmenter
 
-__all__ = ["Session"]
+__all__ = ["Session", "query_rows"]
+
+
+def query_rows(processor: LisaProcessor, queries: Sequence[str]) -> list[QueryInputs]:
+    """The queries, one or more, in as many rows as are answered one after another."""
+    return processor.queries_in_rows(queries, ROOM)
 
 
 class Session(StateHolder):
@@ -54,16 +61,23 @@ class Session(StateHolder):
             ConfigError: an empty query, a threshold that is not a finite number, or a closed session.
         """
         self._check_open()
+        check_threshold(threshold)
         if isinstance(queries, str):
             raise ConfigError("got one string as the queries; give a list, or call segment")
         if not isinstance(queries, list | tuple):
             raise ConfigError(f"got a {type(queries).__name__} as the queries; give a list")
         if not queries:
             return []
+        return self.answer_rows(queries, query_rows(self._segmenter.model.processor, queries), threshold)
+
+    def answer_rows(
+        self, queries: Sequence[str], rows: list[QueryInputs], threshold: float
+    ) -> list[Segmentation]:
+        """`segment_many` for `query_rows` that were made before."""
         runner = self._segmenter.runner
         logits: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
-        for inputs in self._segmenter.model.processor.queries_in_rows(queries, ROOM):
+        for inputs in rows:
             with runner.lock:
                 masks, iou = runner.answer(self, inputs)
             logits += masks.split(inputs.seg_counts)

@@ -68,6 +68,8 @@ def test_what_is_no_query_is_refused_before_anything_runs(segmenter, queries):
     for images in (picture(), [picture(), picture()]):
         with pytest.raises(ConfigError, match="query"):
             segmenter.segment_batch(images, queries)
+    with pytest.raises(ConfigError, match="stands for the image"):
+        segmenter.segment_batch(picture(), ["the ball", f"a {segmenter.model.processor.image_token}"])
     assert not seen
 
 

@@ -180,6 +180,10 @@ def test_overlay_takes_any_image_of_the_same_size():
         {"alpha": 1.5},
         {"alpha": -0.1},
         {"alpha": float("nan")},
+        {"alpha": "a"},
+        {"alpha": None},
+        {"colours": 5},
+        {"colours": None},
         {"colours": ()},
         {"colours": ((300, 0, 0),)},
         {"colours": ((0.5, 0, 0),)},
@@ -228,6 +232,22 @@ def test_save_picture_holds_the_overlay(tmp_path, name, form):
         assert saved.format == form
         difference = np.asarray(saved, dtype=int) - np.asarray(segmentation.overlay(), dtype=int)
     assert np.abs(difference).mean() < (1e-9 if form == "PNG" else 6)
+
+
+def test_save_says_what_stands_in_the_way(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file.png").write_bytes(b"kept")
+    for name, why in (("folder.png", "it is a folder"), ("file.png/a.png", "a file; name a folder")):
+        with pytest.raises(ConfigError, match=why):
+            result(two_masks(), image=np.zeros((20, 30, 3), np.uint8)).save(tmp_path / name)
+    assert (tmp_path / "file.png").read_bytes() == b"kept"
+
+
+def test_colours_may_be_an_array():
+    image = np.zeros((20, 30, 3), np.uint8)
+    given = result(two_masks(), image=image).overlay(colours=np.array([[200, 10, 20]]))
+    wanted = result(two_masks(), image=image).overlay(colours=((200, 10, 20),))
+    np.testing.assert_array_equal(np.asarray(given), np.asarray(wanted))
 
 
 @pytest.mark.parametrize("name", ["answer.bmp", "answer", ".png"])

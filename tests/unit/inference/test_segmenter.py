@@ -1,5 +1,6 @@
 """Segmenter: the model's own forward pass, on the user's image."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -123,6 +124,21 @@ def test_segmenting_is_evaluation_mode_without_gradients():
 def test_an_empty_query_is_refused(segmenter, query):
     with pytest.raises(ConfigError, match="query is empty"):
         segmenter.segment(picture(), query)
+
+
+@pytest.mark.parametrize("threshold", [2**70, -(10**300), Fraction(1, 2)], ids=str)
+def test_any_finite_number_is_a_threshold(segmenter, threshold):
+    image = picture()
+    wanted = segmenter.segment(image, "it", threshold=float(threshold)).masks
+    assert (segmenter.segment(image, "it", threshold=threshold).masks == wanted).all()
+
+
+def test_answers_about_one_image_cannot_be_drawn_into(segmenter):
+    first, second = segmenter.segment_batch(picture(), ["the ball", "the box"])
+    for one in (first, second, segmenter.segment(picture(), "the ball")):
+        with pytest.raises(ValueError, match="read-only"):
+            one.image[:] = 0
+    assert (second.image == picture()).all()
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), "0", None, True, 10**400])

@@ -80,6 +80,15 @@ def test_queries_must_be_a_list(queries):
         session.segment_many(queries)
 
 
+@pytest.mark.parametrize("queries", [[], ["the cup"]], ids=str)
+def test_a_threshold_is_checked_before_anything_runs(queries, monkeypatch):
+    segmenter = Segmenter(tiny_model())
+    with segmenter.open(picture()) as session:
+        monkeypatch.setattr(segmenter.runner, "answer", lambda *_: pytest.fail("it ran"))
+        with pytest.raises(ConfigError, match="finite number"):
+            session.segment_many(queries, threshold=float("nan"))
+
+
 def test_what_a_session_holds_is_stated_and_freed():
     session = Segmenter(tiny_model()).open(picture())
     assert session.nbytes > 0
