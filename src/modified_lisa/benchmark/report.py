@@ -323,5 +323,5 @@ def _precision(results: Row) -> list[str]:
 
 
 def _changed(row: Row) -> str:
-    share = row.get("max_changed")  # runs of before December 2026 have none
+    share = row.get("max_changed")  # runs of before it was measured have none
     return "–" if share is None else f"{100 * share:.3f} %"
